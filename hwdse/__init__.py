@@ -1,0 +1,1 @@
+"""Hardware-aware design-space exploration of mixed-precision quantization."""

@@ -1,0 +1,1 @@
+"""Sensitivity of a network to the number format of its layers."""

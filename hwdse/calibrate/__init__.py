@@ -1,0 +1,1 @@
+"""Range estimators for activations, one short file each."""

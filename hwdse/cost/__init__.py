@@ -1,0 +1,1 @@
+"""Cost models: numbers per (layer, candidate, metric) from a hardware profile."""

@@ -1,0 +1,1 @@
+"""Measured quality of bit configurations and the pool that keeps it."""

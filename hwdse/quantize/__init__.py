@@ -1,0 +1,1 @@
+"""Execution of a bit configuration on a captured network."""

@@ -1,0 +1,1 @@
+"""Figures and tables from the result files of a run alone."""

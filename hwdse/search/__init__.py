@@ -1,0 +1,1 @@
+"""Searchers: arrays in, genes out; one file per method."""
