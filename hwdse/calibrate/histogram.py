@@ -1,0 +1,109 @@
+"""A streaming histogram whose range grows without losing mass."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hwdse.errors import InputError
+
+__all__ = ["Histogram"]
+
+BINS = 2048
+
+
+class Histogram:
+    """Counts of a tensor's values over batches, in bounded memory.
+
+    The bins have equal width and 0 is always an edge. When a batch exceeds the range, the width doubles as often as
+    needed and neighbouring bins are added up, so no value is lost or moved out of its bin.
+
+    Attributes
+    ----------
+    count
+        Number of values seen.
+    minimum, maximum
+        Extremes seen, exact.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.minimum = math.inf
+        self.maximum = -math.inf
+        self._width = 0.0
+        self._first = 0
+        self._counts: NDArray[np.float64] = np.zeros(BINS)
+
+    def add(self, values: torch.Tensor) -> None:
+        """Count all elements of ``values``.
+
+        Raises
+        ------
+        InputError
+            If a value is NaN or infinite.
+        """
+        if values.numel() == 0:
+            return
+        flat = values.detach().reshape(-1).float()
+        low, high = (float(v) for v in torch.aminmax(flat))
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise InputError("expected finite calibration data, got NaN or infinity; check the calibration set")
+        self.count += flat.numel()
+        self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
+        self._cover(min(low, 0.0), max(high, 0.0))
+        if self._width > 0.0:
+            start = self._first * self._width
+            counts = torch.histc(flat, BINS, min=start, max=start + BINS * self._width)
+            self._counts += counts.numpy().astype(np.float64)
+        else:
+            self._counts[0] += flat.numel()
+
+    def _cover(self, low: float, high: float) -> None:
+        """Widen the range until it holds ``[low, high]``."""
+        if high == low:
+            return
+        if self._width == 0.0:
+            # A power of two makes every later edge exact.
+            self._width = 2.0 ** math.ceil(math.log2((high - low) / (BINS - 2)))
+            zeros, self._counts = self._counts[0], np.zeros(BINS)
+            self._first = math.floor(low / self._width)
+            self._counts[-self._first if self._first < 0 else 0] += zeros
+        while low < self._first * self._width or high > (self._first + BINS) * self._width:
+            self._widen(low, high)
+
+    def _widen(self, low: float, high: float) -> None:
+        """Move the range if there is room for both ends, otherwise double the bin width."""
+        used = np.flatnonzero(self._counts)
+        first_used = self._first + (int(used[0]) if used.size else 0)
+        last_used = self._first + (int(used[-1]) if used.size else 0)
+        first = min(first_used, math.floor(low / self._width))
+        last = max(last_used, math.ceil(high / self._width) - 1)
+        if last - first < BINS:
+            moved = np.zeros(BINS)
+            for index in used.tolist():
+                moved[index + self._first - first] = self._counts[index]
+            self._first, self._counts = first, moved
+            return
+        halved = np.zeros(BINS)
+        start = self._first // 2
+        np.add.at(halved, (np.arange(BINS) + self._first) // 2 - start, self._counts)
+        self._first, self._counts, self._width = start, halved, self._width * 2
+
+    @property
+    def counts(self) -> NDArray[np.float64]:
+        """Counts per bin, ``(2048,)``."""
+        return self._counts
+
+    @property
+    def edges(self) -> NDArray[np.float64]:
+        """Edges of the bins, ``(2049,)``."""
+        return (self._first + np.arange(BINS + 1)) * (self._width or 1.0)
+
+    @property
+    def centers(self) -> NDArray[np.float64]:
+        """Middle of each bin, ``(2048,)``."""
+        edges = self.edges
+        return (edges[:-1] + edges[1:]) / 2

@@ -1,0 +1,192 @@
+"""A network under one scheme: calibrated ranges, one quantized copy of the weights per format, any configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from hwdse.calibrate import Histogram, range_estimator
+from hwdse.capture import Capture
+from hwdse.errors import InputError
+from hwdse.formats import NumberFormat, Precision, Scheme
+from hwdse.graph import BitConfig, Layer
+from hwdse.quantize.program import Program
+from hwdse.quantize.quantizer import Quantizer, activation_quantizer
+from hwdse.quantize.weights import quantize_weight
+
+__all__ = ["QuantizedNetwork", "Recipe", "Setting", "observe"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How quantized values are found; part of the fingerprint of an evaluation.
+
+    Attributes
+    ----------
+    weight_ranges
+        ``minmax`` or ``mse``; weights are rounded to nearest.
+    activation_ranges
+        Name of a calibrator.
+    """
+
+    weight_ranges: str = "mse"
+    activation_ranges: str = "mse"
+
+    @property
+    def key(self) -> str:
+        """Text that is equal for equal recipes.
+
+        >>> Recipe().key
+        'nearest.w-mse.a-mse'
+        """
+        return f"nearest.w-{self.weight_ranges}.a-{self.activation_ranges}"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a configuration puts into a program: weights by position, quantizers by point."""
+
+    weights: Mapping[int, torch.Tensor] = field(default_factory=dict)
+    quantizers: Mapping[str, Quantizer] = field(default_factory=dict)
+
+
+class _Observer:
+    """Stands where a quantizer would and adds what passes to a histogram."""
+
+    is_unsigned = False
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.histogram = Histogram()
+
+    def apply_(self, x: torch.Tensor) -> torch.Tensor:
+        try:
+            self.histogram.add(x)
+        except InputError as error:
+            raise InputError(f"{error} (tensor {self.name!r})") from error
+        return x
+
+    __call__ = apply_
+
+
+def observe(program: Program, batches: Iterable[Any], *, on_batch: Callable[[], None] | None = None) -> dict[str, Histogram]:
+    """Return the distribution of every tensor that a layer reads, over the calibration ``batches``.
+
+    Memory does not grow with the number of batches.
+
+    Raises
+    ------
+    InputError
+        If there is no batch, or a value is not finite (the tensor is named).
+    """
+    observers = {point: _Observer(point) for point in program.points}
+    count = 0
+    with torch.inference_mode():
+        for batch in batches:
+            values = program.start(batch, {})
+            program.quantize_inputs(values, observers)
+            program.advance(values, observers)
+            count += 1
+            if on_batch is not None:
+                on_batch()
+    if count == 0:
+        raise InputError("expected at least one batch of calibration data, got none; check the calibration factory")
+    return {point: observer.histogram for point, observer in observers.items()}
+
+
+class QuantizedNetwork:
+    """Runs bit configurations of one captured network under one scheme.
+
+    Weights are quantized once per (parameter, format) and swapped by pointer; ranges are found once per
+    (tensor, format).
+
+    Parameters
+    ----------
+    program
+        The compiled network.
+    scheme
+        How the device represents numbers.
+    histograms
+        Distribution of every point of ``program``, from :func:`observe`.
+    recipe
+        How ranges are found.
+    """
+
+    def __init__(
+        self, program: Program, *, scheme: Scheme, histograms: Mapping[str, Histogram], recipe: Recipe | None = None
+    ) -> None:
+        self.program = program
+        self.scheme = scheme
+        self.recipe = recipe or Recipe()
+        self._histograms = histograms
+        self._estimate = range_estimator(self.recipe.activation_ranges)
+        self._weights: dict[tuple[str, NumberFormat], torch.Tensor] = {}
+        self._quantizers: dict[tuple[str, NumberFormat], Quantizer | None] = {}
+
+    @property
+    def captured(self) -> Capture:
+        """The captured network."""
+        return self.program.captured
+
+    def setting(self, precisions: Mapping[str, Precision]) -> Setting:
+        """Return weights and quantizers for ``precisions`` by layer name; other layers stay in full precision.
+
+        Raises
+        ------
+        InputError
+            If a layer is unknown.
+        """
+        weights: dict[int, torch.Tensor] = {}
+        quantizers: dict[str, Quantizer] = {}
+        for name, precision in precisions.items():
+            if name not in self.captured.layer_index:
+                raise InputError(f"expected layer names of this network, got {name!r}")
+            layer = self.captured.layers[self.captured.layer_index[name]]
+            points = [(layer.input, precision.activations)]
+            if layer.weight is None:
+                points.append((f"{layer.name}.second", precision.weights))
+            elif precision.weights.is_integer:
+                weights[self.program.weights[layer.weight]] = self._weight(layer, precision.weights)
+            for point, number_format in points:
+                quantizer = self._quantizer(point, number_format)
+                if quantizer is not None:
+                    quantizers[point] = quantizer
+        return Setting(weights, quantizers)
+
+    def configure(self, config: BitConfig) -> Setting:
+        """Return weights and quantizers for a whole configuration."""
+        return self.setting(config.precisions)
+
+    def forward(self, batch: Any, setting: Setting) -> Any:  # noqa: ANN401 - whatever the model takes and returns
+        """Return the network's output for one batch under ``setting``."""
+        with torch.inference_mode():
+            values = self.program.start(batch, setting.weights)
+            self.program.quantize_inputs(values, setting.quantizers)
+            self.program.advance(values, setting.quantizers)
+            return self.program.result(values)
+
+    def _weight(self, layer: Layer, number_format: NumberFormat) -> torch.Tensor:
+        assert layer.weight is not None
+        key = (layer.weight, number_format)
+        if key not in self._weights:
+            axis = self.captured.sites[layer.name].weight_axis
+            full = self.program.folded[layer.weight]
+            try:
+                quantized = quantize_weight(
+                    full, number_format, scheme=self.scheme, axis=axis, ranges=self.recipe.weight_ranges
+                )
+            except InputError as error:
+                raise InputError(f"{error} (layer {layer.name!r})") from error
+            self._weights[key] = quantized.values
+        return self._weights[key]
+
+    def _quantizer(self, point: str, number_format: NumberFormat) -> Quantizer | None:
+        key = (point, number_format)
+        if key not in self._quantizers:
+            histogram = self._histograms[point]
+            low, high = self._estimate(histogram, number_format, self.scheme)
+            self._quantizers[key] = activation_quantizer(low, high, number_format=number_format, scheme=self.scheme)
+        return self._quantizers[key]
