@@ -17,7 +17,7 @@ def plugin_names(group: str) -> tuple[str, ...]:
 
 
 @cache
-def load_plugin(group: str, name: str) -> Any:  # noqa: ANN401 - each group has its own protocol
+def load_plugin(group: str, name: str) -> Any:
     """Return the object that is installed as ``name`` under the entry-point ``group``.
 
     Raises

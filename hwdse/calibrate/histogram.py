@@ -27,12 +27,16 @@ class Histogram:
         Number of values seen.
     minimum, maximum
         Extremes seen, exact.
+    total, total_squares
+        Sum of the values and of their squares, in float64.
     """
 
     def __init__(self) -> None:
         self.count = 0
         self.minimum = math.inf
         self.maximum = -math.inf
+        self.total = 0.0
+        self.total_squares = 0.0
         self._width = 0.0
         self._first = 0
         self._counts: NDArray[np.float64] = np.zeros(BINS)
@@ -53,6 +57,8 @@ class Histogram:
             raise InputError("expected finite calibration data, got NaN or infinity; check the calibration set")
         self.count += flat.numel()
         self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
+        self.total += float(flat.sum(dtype=torch.float64))
+        self.total_squares += float(flat.square().sum(dtype=torch.float64))
         self._cover(min(low, 0.0), max(high, 0.0))
         if self._width > 0.0:
             start = self._first * self._width
@@ -100,10 +106,10 @@ class Histogram:
     @property
     def edges(self) -> NDArray[np.float64]:
         """Edges of the bins, ``(2049,)``."""
-        return (self._first + np.arange(BINS + 1)) * (self._width or 1.0)
+        return np.arange(self._first, self._first + BINS + 1, dtype=np.float64) * (self._width or 1.0)
 
     @property
     def centers(self) -> NDArray[np.float64]:
         """Middle of each bin, ``(2048,)``."""
-        edges = self.edges
-        return (edges[:-1] + edges[1:]) / 2
+        centers: NDArray[np.float64] = (self.edges[:-1] + self.edges[1:]) / 2
+        return centers

@@ -27,7 +27,9 @@ def estimate(histogram: Histogram, number_format: NumberFormat, scheme: Scheme) 
     centers, counts = centers[used], counts[used]
     width = histogram.edges[1] - histogram.edges[0]
     steps = _steps(low, high, number_format, scheme)
-    errors = np.array([_error(centers, counts, low * f, high * f, step=(high - low) * f / steps, width=width) for f in _FRACTIONS])
+    errors = np.array(
+        [_error(centers, counts, low * f, high * f, step=(high - low) * f / steps, width=width) for f in _FRACTIONS]
+    )
     best = _FRACTIONS[errors.size - 1 - int(np.argmin(errors[::-1]))]
     return low * best, high * best
 

@@ -22,5 +22,5 @@ def estimate(histogram: Histogram, number_format: NumberFormat, scheme: Scheme) 
     cumulative = np.cumsum(histogram.counts) / histogram.count
     edges = histogram.edges
     low = float(edges[np.searchsorted(cumulative, SHARE, side="right")])
-    high = float(edges[min(np.searchsorted(cumulative, 1.0 - SHARE) + 1, edges.size - 1)])
+    high = float(edges[min(int(np.searchsorted(cumulative, 1.0 - SHARE)) + 1, edges.size - 1)])
     return max(low, histogram.minimum), min(high, histogram.maximum)

@@ -51,7 +51,7 @@ class Capture(LayerGraph):
         return tuple(base_name(node) for node in self.flow.nodes if node.op == "call_function")
 
 
-def capture(model: nn.Module, example_inputs: Any, *, dynamic_dims: Sequence[int] = (0,)) -> Capture:  # noqa: ANN401
+def capture(model: nn.Module, example_inputs: Any, *, dynamic_dims: Sequence[int] = (0,)) -> Capture:
     """Return the layer graph of ``model``, with counts per sample.
 
     Parameters
@@ -98,7 +98,7 @@ def capture(model: nn.Module, example_inputs: Any, *, dynamic_dims: Sequence[int
     )
 
 
-def _inputs(example_inputs: Any) -> tuple[torch.Tensor, ...]:  # noqa: ANN401 - whatever a user passes
+def _inputs(example_inputs: Any) -> tuple[torch.Tensor, ...]:
     """Return the example as a tuple of tensors whose batch is at least 2 (export specialises 0 and 1)."""
     inputs = (example_inputs,) if isinstance(example_inputs, torch.Tensor) else tuple(example_inputs)
     if not inputs or not all(isinstance(x, torch.Tensor) and x.ndim > 0 and x.numel() > 0 for x in inputs):
@@ -115,7 +115,8 @@ def _export(model: nn.Module, inputs: tuple[torch.Tensor, ...], dynamic_dims: Se
             # The exporter warns of its own internals; what goes wrong with the model comes as an exception.
             warnings.simplefilter("ignore")
             exported = torch.export.export(model, inputs, dynamic_shapes=dynamic)
-            return exported.run_decompositions(decompositions())
+            program: ExportedProgram = exported.run_decompositions(decompositions())
+            return program
     except Exception as error:
         raise CaptureError(_export_failure(model, error)) from error
     finally:
@@ -132,8 +133,8 @@ def _export_failure(model: nn.Module, error: Exception) -> str:
     where = f" at {own[-1][0]}:{own[-1][1]}" if own else ""
     return (
         f"expected a model that torch.export can trace with a dynamic batch, got {type(error).__name__} from "
-        f"{type(model).__name__}{where}: {first.rstrip('.')}; avoid data-dependent control flow, and sizes that fix the "
-        "batch"
+        f"{type(model).__name__}{where}: {first.rstrip('.')}; avoid data-dependent control flow and "
+        "sizes that fix the batch"
     )
 
 
@@ -146,27 +147,22 @@ def _where(node: fx.Node) -> str:
 def _layer(site: Site, flow: Flow, storage: Storage) -> Layer:
     """Return the layer at ``site``."""
     first, second = site.operands
-    common = {
-        "name": site.name,
-        "input": flow.root(first).name,
-        "output": storage.name_of(site.node),
-        "input_shape": flow.shape(first),
-        "output_shape": flow.shape(site.node),
-        "macs": flow.macs(site),
-    }
-    if site.weight is None:
-        return Layer(
-            op="matmul", second_input=flow.root(second).name, second_shape=flow.shape(second), **common
-        )
-    bias_count = site.weight_shape[0] if site.bias is not None or site.batch_norm is not None else 0
+    weighted = site.weight is not None
+    has_bias = site.bias is not None or site.batch_norm is not None
     return Layer(
-        op="conv" if site.is_convolution else "linear",
+        name=site.name,
+        op="conv" if site.is_convolution else "linear" if weighted else "matmul",
+        input=flow.root(first).name,
+        output=storage.name_of(site.node),
+        input_shape=flow.shape(first),
+        output_shape=flow.shape(site.node),
+        macs=flow.macs(site),
         weight=site.weight,
         weight_shape=site.weight_shape,
-        bias_count=bias_count,
+        bias_count=site.weight_shape[0] if weighted and has_bias else 0,
         kernel=site.weight_shape[2:],
         stride=site.stride,
         groups=site.groups,
-        **common,
+        second_input=None if weighted else flow.root(second).name,
+        second_shape=() if weighted else flow.shape(second),
     )
-

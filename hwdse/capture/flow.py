@@ -15,7 +15,7 @@ from torch import fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from hwdse.capture.operators import BATCH_NORM, CONVOLUTIONS, LINEARS, PRODUCTS, base_name, has_macs, is_view
+from hwdse.capture.operators import BATCH_NORM, CONVOLUTIONS, PRODUCTS, base_name, has_macs, is_view
 from hwdse.errors import CaptureError
 
 __all__ = ["Flow", "Site"]
@@ -72,7 +72,7 @@ class _Shapes(fx.Interpreter):
         super().__init__(module)
         self.shapes: dict[fx.Node, tuple[int, ...]] = {}
 
-    def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401 - the framework's signature
+    def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
         if isinstance(result, torch.Tensor):
             self.shapes[n] = tuple(result.shape)
@@ -126,9 +126,11 @@ class Flow:
         found: set[fx.Node] = set()
         for node in self.nodes:
             is_input = node.op == "placeholder" and node.name not in self.parameters
-            if is_input or (node in self.shapes and any(n in found for n in node.all_input_nodes)):
-                found.add(node)
-            elif base_name(node) == "getitem" and node.all_input_nodes[0] in found:
+            if (
+                is_input
+                or (node in self.shapes and any(n in found for n in node.all_input_nodes))
+                or (base_name(node) == "getitem" and node.all_input_nodes[0] in found)
+            ):
                 found.add(node)
             elif node.op == "call_function" and node not in self.shapes and not base_name(node).startswith("sym_"):
                 found.update({node} if any(n in found for n in node.all_input_nodes) else set())

@@ -54,8 +54,8 @@ class Storage:
     def live_sets(self) -> tuple[LiveSet, ...]:
         """Return, for each operator that opens a buffer, the tensors in memory while it runs."""
         order = [node for node in self.flow.nodes if node in self.buffers]
-        opened = {}
-        closed = {}
+        opened: dict[fx.Node, int] = {}
+        closed: dict[fx.Node, int] = {}
         for position, node in enumerate(order):
             opened.setdefault(self.buffers[node], position)
             for operand in (n for n in node.all_input_nodes if n in self.buffers):
@@ -87,9 +87,7 @@ def _written_over(flow: Flow, node: fx.Node) -> fx.Node | None:
     return None
 
 
-def _owners(
-    flow: Flow, sites: Mapping[str, Site], buffers: Mapping[fx.Node, fx.Node]
-) -> dict[fx.Node, str | None]:
+def _owners(flow: Flow, sites: Mapping[str, Site], buffers: Mapping[fx.Node, fx.Node]) -> dict[fx.Node, str | None]:
     """Return the layer whose activation format each buffer is stored in: its reader, or the next one downstream."""
     layer_of = {site.node: site.name for site in sites.values()}
     owners: dict[fx.Node, str | None] = {}

@@ -38,30 +38,38 @@ PRODUCTS = {"matmul": (0, 1, None), "mm": (0, 1, None), "bmm": (0, 1, None), "ad
 BATCH_NORM = "_native_batch_norm_legit_no_training"
 
 _VIEWS = frozenset(
-    """view reshape _unsafe_view view_as transpose t permute flatten unflatten squeeze unsqueeze expand expand_as slice
-    select narrow split split_with_sizes chunk unbind contiguous clone alias detach dropout movedim lift_fresh_copy
-    repeat repeat_interleave pixel_shuffle pixel_unshuffle channel_shuffle roll flip rot90 swapaxes""".split()
+    """
+    view reshape _unsafe_view view_as transpose t permute flatten unflatten squeeze unsqueeze expand expand_as
+    slice select narrow split split_with_sizes chunk unbind contiguous clone alias detach dropout movedim
+    lift_fresh_copy repeat repeat_interleave pixel_shuffle pixel_unshuffle channel_shuffle roll flip rot90
+    swapaxes
+    """.split()
 )
 """Operators whose result holds only values of their first argument: stored once, quantized once."""
 
 _ELEMENTWISE = frozenset(
-    """softmax _softmax log_softmax _log_softmax layer_norm group_norm rms_norm hardswish hardsigmoid mish selu celu elu
-    softplus""".split()
+    """
+    softmax _softmax log_softmax _log_softmax layer_norm group_norm rms_norm hardswish hardsigmoid mish selu celu
+    elu softplus
+    """.split()
 )
 """Operators that can be written over their operand though the framework does not call them pointwise."""
 
 _ZERO_PADS = frozenset({"pad", "constant_pad_nd"})
 
 _FREE_OF_MACS = frozenset(
-    """mean sum prod amax amin max min argmax argmin var std cumsum cumprod norm linalg_vector_norm logsumexp any all
+    """
+    mean sum prod amax amin max min argmax argmin var std cumsum cumprod norm linalg_vector_norm logsumexp any all
     cat stack softmax _softmax log_softmax _log_softmax layer_norm native_layer_norm group_norm native_group_norm
-    instance_norm rms_norm batch_norm embedding max_pool1d max_pool2d max_pool3d max_pool2d_with_indices avg_pool1d
-    avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d _adaptive_avg_pool2d
-    adaptive_max_pool2d upsample_nearest1d upsample_nearest2d upsample_bilinear2d upsample_bicubic2d interpolate
-    index index_select gather scatter scatter_add topk sort triu tril masked_fill masked_select one_hot arange full
-    full_like zeros zeros_like ones ones_like empty scalar_tensor sym_size sym_numel sym_constrain_range_for_size
-    _assert_tensor_metadata _assert_scalar _to_copy to type_as copy select_scatter slice_scatter diagonal glu prelu
-    reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d unfold meshgrid bucketize""".split()
+    instance_norm rms_norm batch_norm embedding max_pool1d max_pool2d max_pool3d max_pool2d_with_indices
+    avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
+    _adaptive_avg_pool2d adaptive_max_pool2d upsample_nearest1d upsample_nearest2d upsample_bilinear2d
+    upsample_bicubic2d interpolate index index_select gather scatter scatter_add topk sort triu tril masked_fill
+    masked_select one_hot arange full full_like zeros zeros_like ones ones_like empty scalar_tensor sym_size
+    sym_numel sym_constrain_range_for_size _assert_tensor_metadata _assert_scalar _to_copy to type_as copy
+    select_scatter slice_scatter diagonal glu prelu reflection_pad1d reflection_pad2d replication_pad1d
+    replication_pad2d unfold meshgrid bucketize
+    """.split()
 )
 
 _PYTHON_OPERATORS = frozenset(

@@ -1,1 +1,32 @@
 """Cost models: numbers per (layer, candidate, metric) from a hardware profile."""
+
+from hwdse.cost.build import cost_table
+from hwdse.cost.collinear import collinear_pairs, network_totals, random_choices
+from hwdse.cost.fit import LevelFit, MemoryFit, memory_fit, memory_limits
+from hwdse.cost.latency import Origin, provenance
+from hwdse.cost.model import DEFAULT_METRICS, CostModel, MetricCosts, cost_model, metric_column
+from hwdse.cost.size import fp32_size_kib
+from hwdse.cost.table import CostTable, Metric, Reduction, SumOverSets
+
+__all__ = [
+    "DEFAULT_METRICS",
+    "CostModel",
+    "CostTable",
+    "LevelFit",
+    "MemoryFit",
+    "Metric",
+    "MetricCosts",
+    "Origin",
+    "Reduction",
+    "SumOverSets",
+    "collinear_pairs",
+    "cost_model",
+    "cost_table",
+    "fp32_size_kib",
+    "memory_fit",
+    "memory_limits",
+    "metric_column",
+    "network_totals",
+    "provenance",
+    "random_choices",
+]

@@ -1,1 +1,26 @@
 """Hardware profiles: what a device supports, how fast, and where every number comes from."""
+
+from hwdse.hardware.load import check, list_profiles, load_profile, parse_profile, profile_paths, search_path
+from hwdse.hardware.lut import Entry, LatencyTable, ShapeKey
+from hwdse.hardware.profile import HardwareProfile
+from hwdse.hardware.quantity import Kind, Quantity
+from hwdse.hardware.schema import Memory, ProfileFile, Rate, Tile
+
+__all__ = [
+    "Entry",
+    "HardwareProfile",
+    "Kind",
+    "LatencyTable",
+    "Memory",
+    "ProfileFile",
+    "Quantity",
+    "Rate",
+    "ShapeKey",
+    "Tile",
+    "check",
+    "list_profiles",
+    "load_profile",
+    "parse_profile",
+    "profile_paths",
+    "search_path",
+]

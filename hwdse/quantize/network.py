@@ -32,7 +32,7 @@ class Recipe:
         Name of a calibrator.
     """
 
-    weight_ranges: str = "mse"
+    weight_ranges: str = "minmax"
     activation_ranges: str = "mse"
 
     @property
@@ -40,7 +40,7 @@ class Recipe:
         """Text that is equal for equal recipes.
 
         >>> Recipe().key
-        'nearest.w-mse.a-mse'
+        'nearest.w-minmax.a-mse'
         """
         return f"nearest.w-{self.weight_ranges}.a-{self.activation_ranges}"
 
@@ -72,7 +72,9 @@ class _Observer:
     __call__ = apply_
 
 
-def observe(program: Program, batches: Iterable[Any], *, on_batch: Callable[[], None] | None = None) -> dict[str, Histogram]:
+def observe(
+    program: Program, batches: Iterable[Any], *, on_batch: Callable[[], None] | None = None
+) -> dict[str, Histogram]:
     """Return the distribution of every tensor that a layer reads, over the calibration ``batches``.
 
     Memory does not grow with the number of batches.
@@ -160,7 +162,7 @@ class QuantizedNetwork:
         """Return weights and quantizers for a whole configuration."""
         return self.setting(config.precisions)
 
-    def forward(self, batch: Any, setting: Setting) -> Any:  # noqa: ANN401 - whatever the model takes and returns
+    def forward(self, batch: Any, setting: Setting) -> Any:
         """Return the network's output for one batch under ``setting``."""
         with torch.inference_mode():
             values = self.program.start(batch, setting.weights)

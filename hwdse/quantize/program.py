@@ -98,7 +98,18 @@ class Program:
         of_steps = (name for step in self.steps for name in (step.second, step.point))
         return tuple(dict.fromkeys(name for name in (*(p for _, p in self.inputs), *of_steps) if name))
 
-    def start(self, batch: Any, weights: Mapping[int, torch.Tensor]) -> Environment:  # noqa: ANN401
+    def first_change(self, weights: Mapping[int, torch.Tensor], quantizers: Quantizers) -> int:
+        """Return the index of the first step whose result differs under ``weights`` and ``quantizers``."""
+        if any(point in quantizers for _, point in self.inputs if point):
+            return 0
+        changed = set(weights)
+        for i, step in enumerate(self.steps):
+            reads = {slot.position for slot in _slots([step.arguments, list(step.keywords.values())])}
+            if step.point in quantizers or step.second in quantizers or reads & changed:
+                return i
+        return len(self.steps)
+
+    def start(self, batch: Any, weights: Mapping[int, torch.Tensor]) -> Environment:
         """Return the values before the first step for one batch (a tensor or a tuple of tensors)."""
         tensors = (batch,) if isinstance(batch, torch.Tensor) else tuple(batch)
         if len(tensors) != len(self.inputs):
@@ -116,9 +127,7 @@ class Program:
             if point in quantizers:
                 values[position] = quantizers[point](values[position])
 
-    def advance(
-        self, values: Environment, quantizers: Quantizers, *, first: int = 0, last: int | None = None
-    ) -> None:
+    def advance(self, values: Environment, quantizers: Quantizers, *, first: int = 0, last: int | None = None) -> None:
         """Run steps ``first`` to ``last - 1`` on ``values``."""
         for step in self.steps[first:last]:
             quantizer = quantizers.get(step.point) if step.point else None
@@ -136,7 +145,7 @@ class Program:
             for position in step.frees:
                 values[position] = None
 
-    def result(self, values: Environment) -> Any:  # noqa: ANN401 - whatever the model returns
+    def result(self, values: Environment) -> Any:
         """Return the model's output, in its own structure."""
         flat = [_value(o, values) for o in self.outputs]
         return pytree.tree_unflatten(flat, self.captured.program.call_spec.out_spec)
@@ -154,7 +163,7 @@ class _Slot:
     position: int
 
 
-def _value(argument: Any, values: Environment) -> Any:  # noqa: ANN401 - operators take anything
+def _value(argument: Any, values: Environment) -> Any:
     if isinstance(argument, _Slot):
         return values[argument.position]
     if isinstance(argument, list | tuple):
@@ -199,7 +208,7 @@ class _Compiler:
                 if node.op == "call_function":
                     self._operator(node)
         output = self.captured.program.graph.output_node()
-        self.program.outputs = [self._argument(a) for a in output.args[0]]  # type: ignore[union-attr]
+        self.program.outputs = [self._argument(a) for a in output.args[0]]
         self._free()
         return self.program
 
@@ -278,7 +287,7 @@ class _Compiler:
         if not is_elementwise(node) or node.kwargs:
             return None
         args = node.args
-        name, overload = base_name(node), node.target._overloadname  # type: ignore[union-attr]
+        name, overload = base_name(node), node.target._overloadname
         if name == "relu" and self._is_free(node, args[0]):
             return torch.relu_, args
         packet = getattr(torch.ops.aten, f"{name}_", None)
@@ -300,18 +309,18 @@ class _Compiler:
 
     def _append(
         self,
-        function: Any,  # noqa: ANN401 - an operator overload
+        function: Any,
         output: fx.Node,
         arguments: tuple[Any, ...],
         keywords: dict[str, Any],
-        **flags: Any,  # noqa: ANN401
+        **flags: Any,
     ) -> None:
         point = output.name if output in self.points else ""
         self.program.steps.append(
             Step(output.name, function, arguments, keywords, self.position[output], point=point, **flags)
         )
 
-    def _argument(self, argument: Any) -> Any:  # noqa: ANN401 - operators take anything
+    def _argument(self, argument: Any) -> Any:
         if isinstance(argument, fx.Node):
             return _Slot(self.position[argument])
         if isinstance(argument, list | tuple):
@@ -324,8 +333,8 @@ class _Compiler:
         folded = all(n in self.known and n not in self.weight_nodes for n in operands)
         return folded and node not in self.flow.activations and base_name(node) != "sym_size"
 
-    def _evaluate(self, node: fx.Node) -> Any:  # noqa: ANN401 - a tensor or a number
-        def value(n: fx.Node) -> Any:  # noqa: ANN401
+    def _evaluate(self, node: fx.Node) -> Any:
+        def value(n: fx.Node) -> Any:
             if n not in self.known:
                 self.known[n] = self._evaluate(n)
             return self.known[n]

@@ -62,7 +62,11 @@ def quantize_weight(
     if not bool(torch.isfinite(weight).all()):
         raise InputError("expected finite weights, got NaN or infinity; check the weight file")
     moved = weight.movedim(axis, 0).to(torch.float64)
-    rows = moved.reshape(moved.shape[0], -1) if scheme.weight_granularity is Granularity.PER_CHANNEL else moved.reshape(1, -1)
+    rows = (
+        moved.reshape(moved.shape[0], -1)
+        if scheme.weight_granularity is Granularity.PER_CHANNEL
+        else moved.reshape(1, -1)
+    )
     low, high = rows.amin(1).clamp(max=0.0), rows.amax(1).clamp(min=0.0)
     codes = _codes(number_format, scheme)
     if ranges == "mse":
@@ -95,9 +99,7 @@ def _grid(
     return scale, (lowest - low / scale).round().clamp(lowest, highest)
 
 
-def _round(
-    rows: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor, codes: tuple[int, int]
-) -> torch.Tensor:
+def _round(rows: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor, codes: tuple[int, int]) -> torch.Tensor:
     s, z = scale[:, None], zero_point[:, None]
     return ((rows / s).round().add_(z).clamp_(*codes).sub_(z)).mul_(s)
 

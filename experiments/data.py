@@ -1,0 +1,63 @@
+"""Calibration and evaluation batches of the experiments, from the files under ``$HWDSE_DATA``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hwdse.errors import InputError
+
+_MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+_STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+
+
+def data_file(name: str) -> Path:
+    """Return a file under ``$HWDSE_DATA``."""
+    root = os.environ.get("HWDSE_DATA") or str(Path(__file__).resolve().parents[2] / "shared" / "data")
+    path = Path(root) / name
+    if not path.is_file():
+        raise InputError(f"expected the data file {path}, got none; set HWDSE_DATA to the folder that holds {name}")
+    return path
+
+
+def _cifar10(split: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return normalised images ``(n, 3, 32, 32)`` and labels."""
+    with np.load(data_file(f"data_cifar10/{split}.npz")) as archive:
+        images, labels = archive["x"], archive["y"]
+    scaled = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    return (scaled - _MEAN) / _STD, torch.from_numpy(labels.astype(np.int64))
+
+
+def cifar10_calibration() -> list[torch.Tensor]:
+    """Return 512 training images in batches of 64."""
+    return list(_cifar10("train_lossless")[0][:512].split(64))
+
+
+def cifar10_evaluation() -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return 1,452 test images with labels in batches of 64."""
+    images, labels = _cifar10("test_lossless")
+    return list(zip(images.split(64), labels.split(64), strict=True))
+
+
+def _kws(calibration: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return features ``(n, 1, 49, 10)`` and labels of the 200 calibration or the 800 other utterances."""
+    with np.load(data_file("mlperf_tiny_kws_dscnn/data.npz")) as archive:
+        chosen = archive["is_calib"] == calibration
+        codes = archive["q"][chosen].astype(np.float32)
+        features = (codes - float(archive["zero_point"])) * float(archive["scale"])
+        labels = archive["y"][chosen].astype(np.int64)
+    return torch.from_numpy(features)[:, None], torch.from_numpy(labels)
+
+
+def kws_calibration() -> list[torch.Tensor]:
+    """Return 200 utterances in batches of 50."""
+    return list(_kws(calibration=True)[0].split(50))
+
+
+def kws_evaluation() -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return 800 utterances with labels in batches of 100."""
+    features, labels = _kws(calibration=False)
+    return list(zip(features.split(100), labels.split(100), strict=True))

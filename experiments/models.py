@@ -1,0 +1,111 @@
+"""The networks of the experiments, with trained weights from the files under ``$HWDSE_DATA``."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from torch.nn import functional
+
+_spec = importlib.util.spec_from_file_location("hwdse_experiment_data", Path(__file__).with_name("data.py"))
+assert _spec is not None and _spec.loader is not None
+_data = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_data)
+
+
+class _Residual(nn.Module):
+    """Two 3x3 convolutions; a shortcut that changes size drops pixels and pads channels with zeros (option A)."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels_out)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels_out)
+        self.stride = stride
+        self.added = channels_out - channels_in
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shortcut = x
+        if self.added:
+            side = self.added // 2
+            shortcut = functional.pad(x[..., :: self.stride, :: self.stride], (0, 0, 0, 0, side, self.added - side))
+        y = functional.relu(self.bn1(self.conv1(x)))
+        return functional.relu(self.bn2(self.conv2(y)) + shortcut)
+
+
+class ResNet20(nn.Module):
+    """ResNet-20 for 32x32 images (He et al. 2016, section 4.2)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.layer1 = nn.Sequential(*(_Residual(16, 16, 1) for _ in range(3)))
+        self.layer2 = nn.Sequential(_Residual(16, 32, 2), _Residual(32, 32, 1), _Residual(32, 32, 1))
+        self.layer3 = nn.Sequential(_Residual(32, 64, 2), _Residual(64, 64, 1), _Residual(64, 64, 1))
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return logits ``(n, 10)`` of images ``(n, 3, 32, 32)``."""
+        y = functional.relu(self.bn1(self.conv1(x)))
+        y = self.layer3(self.layer2(self.layer1(y)))
+        logits: torch.Tensor = self.linear(y.mean((2, 3)))
+        return logits
+
+
+class DSCNN(nn.Module):
+    """The depthwise separable network for keyword spotting of MLPerf Tiny (Zhang et al. 2017)."""
+
+    def __init__(self, classes: int = 12) -> None:
+        super().__init__()
+        # The reference pads "same": one column on either side, four rows above and five below.
+        self.stem = nn.Sequential(
+            nn.ZeroPad2d((1, 1, 4, 5)), nn.Conv2d(1, 64, (10, 4), 2), nn.BatchNorm2d(64, eps=1e-3), nn.ReLU()
+        )
+        self.blocks = nn.Sequential(
+            *(nn.Sequential(self._unit(3, groups=64), self._unit(1, groups=1)) for _ in range(4))
+        )
+        self.fc = nn.Linear(64, classes)
+
+    @staticmethod
+    def _unit(kernel: int, *, groups: int) -> nn.Sequential:
+        convolution = nn.Conv2d(64, 64, kernel, padding=kernel // 2, groups=groups)
+        return nn.Sequential(convolution, nn.BatchNorm2d(64, eps=1e-3), nn.ReLU())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return logits ``(n, 12)`` of features ``(n, 1, 49, 10)``."""
+        logits: torch.Tensor = self.fc(self.blocks(self.stem(x)).mean((2, 3)))
+        return logits
+
+
+def _loaded(model: nn.Module, name: str) -> nn.Module:
+    # Counters of batches seen are of no use after training and are not in the files.
+    missing, unexpected = model.load_state_dict(load_file(_data.data_file(name)), strict=False)
+    wrong = [key for key in missing if not key.endswith("num_batches_tracked")] + list(unexpected)
+    if wrong:
+        raise ValueError(f"expected the weights of {type(model).__name__} in {name}, got other keys: {wrong[:3]}")
+    return model.eval()
+
+
+def resnet20() -> nn.Module:
+    """Return ResNet-20 trained on CIFAR-10."""
+    return _loaded(ResNet20(), "cifar10_resnet20/model.safetensors")
+
+
+def resnet20_example() -> torch.Tensor:
+    """Return example inputs of :func:`resnet20`."""
+    return torch.zeros(2, 3, 32, 32)
+
+
+def dscnn() -> nn.Module:
+    """Return the DS-CNN trained on Speech Commands."""
+    return _loaded(DSCNN(), "mlperf_tiny_kws_dscnn/model.safetensors")
+
+
+def dscnn_example() -> torch.Tensor:
+    """Return example inputs of :func:`dscnn`."""
+    return torch.zeros(2, 1, 49, 10)

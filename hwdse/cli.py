@@ -1,0 +1,132 @@
+"""The command line: verbs, no arithmetic.
+
+Exit codes: 0 done, 2 bad input, 3 infeasible, 4 verification failed.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hwdse import commands
+from hwdse.commands.screen import fail
+from hwdse.errors import HwdseError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Which number format should every layer of this network use, on this chip?",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+profiles_app = typer.Typer(help="Hardware profiles: list, show, check.", no_args_is_help=True)
+app.add_typer(profiles_app, name="profiles")
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+RunArgument = Annotated[Path, typer.Argument(help="Run folder that `hwdse explore` wrote.")]
+ExperimentArgument = Annotated[Path, typer.Argument(help="Experiment file (TOML).")]
+DevicesOption = Annotated[list[str] | None, typer.Option("--device", help="Device; may be repeated.")]
+
+
+@profiles_app.command("list")
+def profiles_list(json: JsonOption = False) -> None:
+    """List the hardware profiles that are found."""
+    commands.profiles.show_list(as_json=json)
+
+
+@profiles_app.command("show")
+def profiles_show(
+    name: Annotated[str, typer.Argument(help="Profile name, or a TOML file.")], json: JsonOption = False
+) -> None:
+    """Show one profile: what it supports, its figures and where they come from."""
+    commands.profiles.show(name, as_json=json)
+
+
+@profiles_app.command("check")
+def profiles_check(
+    names: Annotated[list[str] | None, typer.Argument(help="Profile names or TOML files; all if absent.")] = None,
+) -> None:
+    """Check profiles and report every fault with its path in the file."""
+    commands.profiles.check(names or [])
+
+
+@app.command()
+def analyze(
+    experiment: ExperimentArgument,
+    out: Annotated[Path, typer.Option("--out", help="Folder to write the tables to.")],
+    json: JsonOption = False,
+) -> None:
+    """Write layers, tensor statistics and the sensitivity of every (group, candidate)."""
+    commands.explore.analyze(experiment, out, as_json=json)
+
+
+@app.command()
+def explore(
+    experiment: ExperimentArgument,
+    out: Annotated[Path | None, typer.Option("--out", help="Run folder; runs/<name> if absent.")] = None,
+    device: DevicesOption = None,
+    seed: Annotated[int | None, typer.Option(help="Seed, instead of the experiment's.")] = None,
+    budget_evaluations: Annotated[int | None, typer.Option(help="Measured configurations at most.")] = None,
+    budget_seconds: Annotated[float | None, typer.Option(help="Seconds at most.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that is there.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Explore an experiment: measured Pareto fronts for every device, from one pool of evaluations."""
+    commands.explore.explore_experiment(
+        experiment,
+        commands.explore.Options(
+            out=out,
+            devices=tuple(device or ()),
+            seed=seed,
+            evaluations=budget_evaluations,
+            seconds=budget_seconds,
+            resume=resume,
+        ),
+        as_json=json,
+    )
+
+
+@app.command()
+def compare(run: RunArgument, device: DevicesOption = None, json: JsonOption = False) -> None:
+    """Compare the devices of a run."""
+    commands.answer.compare(run, devices=tuple(device or ()), as_json=json)
+
+
+@app.command()
+def pick(
+    run: RunArgument,
+    device: Annotated[str, typer.Option("--device", help="Device to pick for.")],
+    maximum: Annotated[list[str] | None, typer.Option("--max", help="Upper limit, such as latency_ms=33.")] = None,
+    minimum: Annotated[list[str] | None, typer.Option("--min", help="Lower limit, such as accuracy=0.9.")] = None,
+    minimize: Annotated[str | None, typer.Option(help="Metric to minimise within the limits.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Pick one configuration for a device under limits, or learn what stands in the way (exit code 3)."""
+    commands.answer.pick(
+        run, device, maximum=maximum or [], minimum=minimum or [], minimize=minimize, as_json=json
+    )
+
+
+@app.command()
+def report(run: RunArgument, json: JsonOption = False) -> None:
+    """Draw the figures of a run."""
+    commands.answer.report(run, as_json=json)
+
+
+def main() -> None:
+    """Run the command line; what a user can mend is one sentence, never a traceback."""
+    try:
+        app()
+    except HwdseError as error:
+        fail(str(error))
+        sys.exit(error.exit_code)
+    except OSError as error:
+        fail(f"expected to read or write {error.filename or 'a file'}, got: {error.strerror or error}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        fail("interrupted; what was measured is kept, go on with --resume")
+        sys.exit(130)

@@ -1,0 +1,70 @@
+"""Printing for people and for machines: tables and progress on a terminal, JSON on standard output."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bar
+
+__all__ = ["CONSOLE", "Watcher", "fail", "print_json", "watched"]
+
+CONSOLE = Console(highlight=False)
+_ERRORS = Console(stderr=True, highlight=False)
+
+
+def fail(sentence: str) -> None:
+    """Print an error sentence to standard error."""
+    _ERRORS.print(f"error: {sentence}", markup=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """Print JSON to standard output."""
+    CONSOLE.print(json.dumps(value, indent=2, allow_nan=False), markup=False, soft_wrap=True)
+
+
+class Watcher:
+    """Shows stages as bars with the time left."""
+
+    def __init__(self, bar: Bar) -> None:
+        self._bar = bar
+        self._task: TaskID | None = None
+
+    def start(self, stage: str, total: int | None) -> None:
+        """Say that ``stage`` begins."""
+        self._task = self._bar.add_task(stage, total=total)
+
+    def advance(self) -> None:
+        """Say that a step is done."""
+        if self._task is not None:
+            self._bar.advance(self._task)
+
+    def warn(self, sentence: str) -> None:
+        """Print a warning above the bars."""
+        self._bar.console.print(f"note: {sentence}", markup=False, soft_wrap=True)
+
+
+@contextmanager
+def watched() -> Iterator[Watcher]:
+    """Show progress on standard error while the context lasts."""
+    columns = (
+        TextColumn("{task.description:<12}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=_ERRORS) as bar:
+        yield Watcher(bar)

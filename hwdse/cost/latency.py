@@ -1,0 +1,168 @@
+"""Latency of one inference of one batch: from a measured table where one has the shape, else from a roofline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwdse.cost.model import MetricCosts, per_layer
+from hwdse.cost.table import Metric, Reduction
+from hwdse.cost.traffic import level_bytes
+from hwdse.errors import InputError
+from hwdse.formats import Precision
+from hwdse.graph import Layer, LayerGraph
+from hwdse.hardware import Entry, HardwareProfile, Rate, Tile
+
+__all__ = [
+    "MODEL",
+    "LatencyModel",
+    "Origin",
+    "compute_ms",
+    "layer_latency_ms",
+    "memory_ms",
+    "overhead_ms",
+    "padded_macs",
+    "provenance",
+    "switch_costs_ms",
+    "switch_ms",
+]
+
+
+class Origin(StrEnum):
+    """Where a layer's latency comes from."""
+
+    TABLE = "table"
+    CLOSED_FORM = "closed form"
+    UNSUPPORTED = "unsupported"
+
+
+def padded_macs(layer: Layer, tile: Tile | None) -> float:
+    """Return the MACs per sample that the hardware spends, each dimension rounded up to its tile.
+
+    ``MACs x ceil(Ci / Ti) Ti / Ci x ceil(Co / To) To / Co x ceil(Ho / Th) Th / Ho x ceil(Wo / Tw) Tw / Wo``, channels
+    per group, as in the cycle models of DORY and PLiNIO ([PLiNIO]_). Of a depthwise layer all channels together are
+    rounded up to the input channels' tile. Only convolutions have an output height and width.
+    """
+    if tile is None:
+        return float(layer.macs)
+    outputs = layer.output_channels if layer.weight is not None else layer.output_shape[-1]
+    if layer.op_class == "depthwise":
+        dimensions = [(outputs, tile.input_channels)]
+    else:
+        dimensions = [(layer.input_channels // layer.groups, tile.input_channels)]
+        dimensions.append((outputs // layer.groups, tile.output_channels))
+    if layer.op == "conv":
+        sizes = (tile.output_width, tile.output_height)
+        dimensions += zip(reversed(layer.output_shape[1:]), sizes, strict=False)
+    return layer.macs * prod(-(-size // to.value) * to.value / size for size, to in dimensions if to is not None)
+
+
+def compute_ms(layer: Layer, rate: Rate, profile: HardwareProfile) -> float:
+    """Return the time of a layer's MACs: padded MACs of the batch / (rate x efficiency of its class)."""
+    return padded_macs(layer, profile.tile) * profile.batch / profile.achieved_gmac_per_s(layer, rate) * 1e-6
+
+
+def memory_ms(layer: Layer, rate: Rate, profile: HardwareProfile) -> float:
+    """Return the time of a layer's traffic on the slowest memory level: bytes of the batch / bandwidth."""
+    return max(
+        (
+            level_bytes(layer, rate.stored, memory, batch=profile.batch) / memory.bandwidth_gb_per_s.value * 1e-6
+            for memory in profile.memories
+            if memory.bandwidth_gb_per_s is not None
+        ),
+        default=0.0,
+    )
+
+
+def overhead_ms(profile: HardwareProfile) -> float:
+    """Return the time that every layer adds beside its MACs and traffic."""
+    overhead = profile.spec.overhead
+    return overhead.us_per_layer.value * 1e-3 if overhead is not None and overhead.us_per_layer is not None else 0.0
+
+
+def layer_latency_ms(layer: Layer, precision: Precision, profile: HardwareProfile) -> float:
+    """Return the latency of a layer: its table entry, else ``max(compute, memory levels) + overhead``.
+
+    A table entry of a bare kernel gets the overhead too, one of a whole layer does not. The roofline is that of Vela
+    and of [Williams2009]_.
+
+    Raises
+    ------
+    InputError
+        If the device does not run the layer at this precision.
+    """
+    rate = profile.rate(layer, precision)
+    if rate is None:
+        raise InputError(f"expected a precision that {profile.name} supports for {layer.name}, got {precision}")
+    entry = _entry(layer, precision, profile)
+    if entry is not None:
+        return entry.latency_ms + (overhead_ms(profile) if entry.scope == "kernel" else 0.0)
+    return max(compute_ms(layer, rate, profile), memory_ms(layer, rate, profile)) + overhead_ms(profile)
+
+
+def provenance(graph: LayerGraph, profile: HardwareProfile, candidates: Sequence[Precision]) -> NDArray[np.str_]:
+    """Return ``(layers, candidates)`` of :class:`Origin`: which latencies are from the table."""
+
+    def origin(layer: Layer, candidate: Precision) -> Origin:
+        if not profile.supports(layer, candidate):
+            return Origin.UNSUPPORTED
+        return Origin.CLOSED_FORM if _entry(layer, candidate, profile) is None else Origin.TABLE
+
+    return np.array([[str(origin(layer, candidate)) for candidate in candidates] for layer in graph.layers])
+
+
+def switch_ms(elements: int, profile: HardwareProfile) -> float:
+    """Return the time to convert a tensor of ``elements`` values to another activation format."""
+    switch = profile.spec.switch
+    if switch is None:
+        return 0.0
+    fixed = switch.us.value if switch.us is not None else 0.0
+    slope = switch.us_per_melement.value if switch.us_per_melement is not None else 0.0
+    return (fixed + slope * elements * 1e-6) * 1e-3
+
+
+def switch_costs_ms(
+    graph: LayerGraph, profile: HardwareProfile, candidates: Sequence[Precision]
+) -> NDArray[np.float64] | None:
+    """Return ``(edges, candidates, candidates)``: the time where producer and consumer differ in activation format.
+
+    The tensor is the producer's output, of one whole batch. ``None`` where the device switches for free.
+    """
+    if profile.spec.switch is None:
+        return None
+    formats = [candidate.activations for candidate in candidates]
+    differs = np.array([[a != b for b in formats] for a in formats], dtype=np.float64)
+    times = [
+        switch_ms(prod(graph.layers[producer].output_shape) * profile.batch, profile) for producer, _ in graph.edges
+    ]
+    return np.array(times)[:, None, None] * differs
+
+
+def _entry(layer: Layer, precision: Precision, profile: HardwareProfile) -> Entry | None:
+    """Return the table entry of a layer: exactly this shape, in the formats that really run."""
+    return profile.table.lookup(layer, profile.stored(layer, precision)) if len(profile.table) else None
+
+
+class LatencyModel:
+    """Latency in ms of one inference of one batch."""
+
+    metric = Metric("latency_ms_predicted", Reduction.SUM, "latency per inference of one batch (ms, predicted)")
+
+    def costs(self, graph: LayerGraph, profile: HardwareProfile, candidates: Sequence[Precision]) -> MetricCosts:
+        """Return the latencies, the overhead per inference and the switches."""
+        values = per_layer(graph, profile, candidates, cost=lambda layer, p: layer_latency_ms(layer, p, profile))
+        return MetricCosts(values, constant=inference_ms(profile), switches=switch_costs_ms(graph, profile, candidates))
+
+
+def inference_ms(profile: HardwareProfile) -> float:
+    """Return the time that an inference takes beside its layers."""
+    overhead = profile.spec.overhead
+    once = overhead.us_per_inference if overhead is not None else None
+    return once.value * 1e-3 if once is not None else 0.0
+
+
+MODEL = LatencyModel()

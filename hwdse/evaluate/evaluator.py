@@ -1,0 +1,88 @@
+"""Measured quality of a configuration, per sample."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hwdse.errors import InputError
+from hwdse.evaluate.metrics import Evaluation
+from hwdse.graph import BitConfig
+from hwdse.quantize.network import QuantizedNetwork, Setting
+
+__all__ = ["Evaluator", "Scores"]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Result of one evaluation.
+
+    Attributes
+    ----------
+    per_sample
+        ``(samples,)`` float32.
+    seconds
+        How long it took.
+    """
+
+    per_sample: NDArray[np.float32]
+    seconds: float
+
+
+@dataclass
+class Evaluator:
+    """Scores configurations of quantized networks on one set of samples.
+
+    Parameters
+    ----------
+    evaluation
+        Samples and metric.
+    clock
+        Seconds; given so that tests can turn it.
+    """
+
+    evaluation: Evaluation
+    clock: Callable[[], float] = field(default=time.perf_counter)
+
+    def score(self, network: QuantizedNetwork, config: BitConfig | None) -> Scores:
+        """Return the scores of ``config`` on ``network``; of full precision for ``None``.
+
+        Raises
+        ------
+        InputError
+            If there are no samples, or the metric does not give one finite number per sample.
+        """
+        setting = Setting() if config is None else network.configure(config)
+        parts: list[NDArray[np.float32]] = []
+        started = self.clock()
+        for item in self.evaluation.batches:
+            batch, targets = _pair(item)
+            outputs = network.forward(batch, setting)
+            reference = network.forward(batch, Setting()) if self.evaluation.metric.needs_reference else None
+            parts.append(self._scores(outputs, targets, reference))
+        if not parts:
+            raise InputError("expected at least one evaluation batch, got none; check the evaluation factory")
+        return Scores(np.concatenate(parts), self.clock() - started)
+
+    def _scores(self, outputs: object, targets: object, reference: object) -> NDArray[np.float32]:
+        metric = self.evaluation.metric
+        with torch.inference_mode():
+            scores = metric.scorer(outputs, targets, reference)
+        if not isinstance(scores, torch.Tensor) or scores.ndim != 1:
+            shape = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
+            raise InputError(f"expected metric {metric.name!r} to give one score per sample (samples,), got {shape}")
+        if not bool(torch.isfinite(scores).all()):
+            raise InputError(f"expected finite scores from metric {metric.name!r}, got NaN or infinity")
+        values: NDArray[np.float32] = scores.float().numpy()
+        return values
+
+
+def _pair(item: object) -> tuple[object, object]:
+    if not isinstance(item, list | tuple) or len(item) != 2:
+        raise InputError(f"expected evaluation batches as pairs (batch, target), got {type(item).__name__}")
+    return item[0], item[1]

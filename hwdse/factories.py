@@ -1,0 +1,71 @@
+"""Models, data and metrics by name: ``package.module:factory`` or ``path/file.py:factory``."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from hwdse.errors import InputError
+
+__all__ = ["load_factory"]
+
+
+def load_factory(name: str, *, folder: Path) -> Callable[..., Any]:
+    """Return the function called ``name``.
+
+    Parameters
+    ----------
+    name
+        ``package.module:function``, or ``file.py:function`` with the file relative to ``folder``.
+    folder
+        Folder of the experiment file.
+
+    Raises
+    ------
+    InputError
+        If the module or file is missing, fails to import, or has no such function.
+    """
+    place, separator, attribute = name.partition(":")
+    if not (separator and place and attribute.isidentifier()):
+        raise InputError(f"expected a factory as package.module:function or file.py:function, got {name!r}")
+    module = _from_file(folder / place, name) if place.endswith(".py") else _from_package(place, name)
+    factory = getattr(module, attribute, None)
+    if not callable(factory):
+        known = ", ".join(n for n in vars(module) if not n.startswith("_") and callable(getattr(module, n))) or "none"
+        raise InputError(f"expected a function {attribute!r} in {place}, got none; it has {known}")
+    return factory  # type: ignore[no-any-return]
+
+
+def _from_package(place: str, name: str) -> ModuleType:
+    try:
+        return importlib.import_module(place)
+    except ModuleNotFoundError as error:
+        raise InputError(f"expected an installed module for factory {name!r}, got: {error}") from error
+    except Exception as error:
+        raise InputError(f"expected factory {name!r} to import, got {type(error).__name__}: {error}") from error
+
+
+def _from_file(path: Path, name: str) -> ModuleType:
+    if not path.is_file():
+        raise InputError(f"expected a Python file for factory {name!r}, got no file {path}")
+    path = path.resolve()
+    # A name of its own: two experiments may both have a models.py.
+    module_name = f"hwdse_factory_{path.stem}_{sha256(str(path).encode()).hexdigest()[:8]}"
+    if module_name in sys.modules:
+        return sys.modules[module_name]
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[module_name]
+        raise InputError(f"expected factory {name!r} to import, got {type(error).__name__}: {error}") from error
+    return module

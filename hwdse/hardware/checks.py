@@ -1,0 +1,130 @@
+"""Checks of a profile across its sections; they read the raw TOML, so that one bad section hides no other's faults."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hwdse.hardware.faults import closest
+from hwdse.hardware.schema import OP_CLASSES
+
+__all__ = ["cited", "cross_faults"]
+
+Raw = Mapping[str, Any]
+
+
+def cross_faults(raw: Raw, *, stem: str | None, folder: Path | None) -> list[str]:
+    """Return the faults between sections: names, citations, duplicates, missing partners, missing files.
+
+    Parameters
+    ----------
+    raw
+        The file as TOML gives it; sections of the wrong shape are left to the schema.
+    stem
+        File name without its ending, where there is a file.
+    folder
+        Where its table must lie.
+    """
+    return [
+        *_name_faults(raw, stem),
+        *_source_faults(raw),
+        *_rate_faults(raw),
+        *_efficiency_faults(raw),
+        *_memory_faults(raw),
+        *_energy_faults(raw),
+        *_table_faults(raw, folder),
+    ]
+
+
+def cited(raw: Raw) -> Iterator[tuple[str, str]]:
+    """Yield (path, key) of every citation in a profile."""
+    open_parts: list[tuple[str, object]] = [(key, part) for key, part in raw.items() if key != "sources"]
+    while open_parts:
+        path, part = open_parts.pop(0)
+        if isinstance(part, Mapping):
+            if isinstance(part.get("source"), str):
+                yield f"{path}.source", part["source"]
+            open_parts += [(f"{path}.{key}", value) for key, value in part.items()]
+        elif isinstance(part, list):
+            open_parts += [(f"{path}[{i}]", value) for i, value in enumerate(part)]
+
+
+def _tables(raw: Raw, key: str) -> list[tuple[int, Raw]]:
+    """Return the well-formed tables of the array ``key`` with their positions."""
+    entries = raw.get(key)
+    if not isinstance(entries, list):
+        return []
+    return [(i, entry) for i, entry in enumerate(entries) if isinstance(entry, Mapping)]
+
+
+def _classes(rate: Raw) -> list[str]:
+    """Return the operator classes a rate names; none for a general rate."""
+    names = rate.get("op_classes")
+    return [name for name in names if name in OP_CLASSES] if isinstance(names, list) else []
+
+
+def _name_faults(raw: Raw, stem: str | None) -> Iterator[str]:
+    name = raw.get("name")
+    if stem is not None and isinstance(name, str) and name != stem:
+        yield f"name: expected the file's name ({stem}), got {name!r}; rename one of them"
+
+
+def _source_faults(raw: Raw) -> Iterator[str]:
+    sources = raw.get("sources")
+    known = list(sources) if isinstance(sources, Mapping) else []
+    for path, key in cited(raw):
+        if key not in known:
+            yield f"{path}: expected a key of [sources], got {key!r}; {closest(key, known) if known else 'add it'}"
+
+
+def _rate_faults(raw: Raw) -> Iterator[str]:
+    seen: dict[tuple[str, str, str], int] = {}
+    for i, rate in _tables(raw, "rates"):
+        weights, activations = rate.get("weights"), rate.get("activations")
+        if not isinstance(weights, str) or not isinstance(activations, str):
+            continue
+        for op_class in _classes(rate) or ["every class"]:
+            first = seen.setdefault((weights, activations, op_class), i)
+            if first != i:
+                again = f"{weights} x {activations} for {op_class}"
+                yield f"rates[{i}]: expected one rate per pair and class, got {again} as in rates[{first}]"
+        if "macs_per_cycle" in rate and "clock_mhz" not in raw:
+            yield f"rates[{i}].macs_per_cycle: expected clock_mhz beside it, got none; add it or use gmac_per_s"
+
+
+def _efficiency_faults(raw: Raw) -> Iterator[str]:
+    efficiency = raw.get("efficiency")
+    if not isinstance(efficiency, Mapping):
+        return
+    for i, rate in _tables(raw, "rates"):
+        missing = [name for name in _classes(rate) if name not in efficiency]
+        if missing and "efficiency" not in rate:
+            yield f"rates[{i}].op_classes: expected an [efficiency] of {', '.join(missing)}, got none; add it"
+
+
+def _memory_faults(raw: Raw) -> Iterator[str]:
+    seen: dict[str, int] = {}
+    for i, memory in _tables(raw, "memories"):
+        name = memory.get("name")
+        if isinstance(name, str) and seen.setdefault(name, i) != i:
+            yield f"memories[{i}].name: expected unique names, got {name!r} as in memories[{seen[name]}]"
+
+
+def _energy_faults(raw: Raw) -> Iterator[str]:
+    rates = _tables(raw, "rates")
+    priced = [i for i, rate in rates if "pj_per_mac" in rate]
+    section = raw.get("power")
+    power = section if isinstance(section, Mapping) else {}
+    if priced and len(priced) < len(rates) and "pj_per_mac" not in power:
+        free = next(i for i, _ in rates if i not in priced)
+        yield f"rates[{free}].pj_per_mac: expected an energy for all rates or none, got none here"
+    moved = any("pj_per_byte" in memory for _, memory in _tables(raw, "memories"))
+    if "active_mw" in power and (priced or moved or "pj_per_mac" in power):
+        yield "power.active_mw: expected the whole power alone, got pj_per_mac or pj_per_byte too; use static_mw"
+
+
+def _table_faults(raw: Raw, folder: Path | None) -> Iterator[str]:
+    table = raw.get("table")
+    if isinstance(table, str) and (folder is None or not (folder / table).is_file()):
+        yield f"table: expected a file beside the profile, got {table!r}, which does not exist"

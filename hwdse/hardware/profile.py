@@ -1,0 +1,162 @@
+"""A hardware profile: what a device supports, how fast it is, what it holds, and how far its figures can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from hwdse.formats import Precision, Scheme
+from hwdse.graph import Layer
+from hwdse.hardware.lut import LatencyTable
+from hwdse.hardware.quantity import Kind
+from hwdse.hardware.schema import OP_CLASSES, Memory, OpClass, ProfileFile, Rate, Tile
+
+__all__ = ["HardwareProfile"]
+
+
+@dataclass(frozen=True)
+class HardwareProfile:
+    """A device as the cost models see it.
+
+    Latency, energy and activation memory are those of one inference of one batch of :attr:`batch` inputs.
+
+    Attributes
+    ----------
+    spec
+        Everything in the file, with the kind and source of each number.
+    table
+        Latencies by layer shape; empty where the profile has none.
+    """
+
+    spec: ProfileFile
+    table: LatencyTable
+
+    @property
+    def name(self) -> str:
+        """The name it is loaded by."""
+        return self.spec.name
+
+    @property
+    def title(self) -> str:
+        """The name for people."""
+        return self.spec.title
+
+    @property
+    def batch(self) -> int:
+        """Inputs per inference."""
+        return self.spec.batch
+
+    @property
+    def memories(self) -> tuple[Memory, ...]:
+        """Memory levels."""
+        return self.spec.memories
+
+    @property
+    def tile(self) -> Tile | None:
+        """Sizes that layers are padded to, if any."""
+        return self.spec.tile
+
+    @cached_property
+    def scheme(self) -> Scheme:
+        """How numbers are represented."""
+        return self.spec.scheme.scheme()
+
+    @property
+    def has_measured_table(self) -> bool:
+        """True if some latencies were measured layer by layer; if not, every figure is an order of magnitude."""
+        return any(entry.kind is Kind.MEASURED for entry in self.table.entries.values())
+
+    @property
+    def accuracy_note(self) -> str:
+        """One sentence to show wherever the device's figures are shown."""
+        if not self.has_measured_table:
+            return f"order of magnitude: {self.name} has no measured table, its figures come from a closed form"
+        return (
+            f"{len(self.table)} layer shapes of {self.name} are from a measured table (batch of {self.batch}), "
+            "the others from a closed form: an order of magnitude"
+        )
+
+    @cached_property
+    def _rates(self) -> dict[tuple[str, Precision], Rate]:
+        """Rate of each class and pair; a rate that names the class comes before a general one."""
+        found: dict[tuple[str, Precision], Rate] = {}
+        for rate in sorted(self.spec.rates, key=lambda rate: rate.op_classes is None):
+            for op_class in rate.op_classes or self._general_classes(rate):
+                found.setdefault((op_class, rate.precision), rate)
+        return found
+
+    def _general_classes(self, rate: Rate) -> tuple[OpClass, ...]:
+        """Return the classes of a rate that names none."""
+        if self.spec.efficiency is None or rate.efficiency is not None:
+            return OP_CLASSES
+        return tuple(name for name in OP_CLASSES if getattr(self.spec.efficiency, name) is not None)
+
+    @property
+    def op_classes(self) -> tuple[OpClass, ...]:
+        """Classes of operators that the device runs at some precision."""
+        return tuple(name for name in OP_CLASSES if any(op_class == name for op_class, _ in self._rates))
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """Precisions that the device runs for some class of operators, in the file's order."""
+        return tuple(dict.fromkeys(rate.precision for rate in self.spec.rates))
+
+    def candidates(self, precisions: Iterable[Precision]) -> tuple[Precision, ...]:
+        """Return those of ``precisions`` that the device runs for some class of operators, in their order."""
+        return tuple(precision for precision in precisions if precision in self.precisions)
+
+    def rate(self, layer: Layer, precision: Precision) -> Rate | None:
+        """Return the rate of ``layer`` at ``precision``, or ``None`` if the device does not support it."""
+        return self._rates.get((layer.op_class, precision))
+
+    def supports(self, layer: Layer, precision: Precision) -> bool:
+        """Return whether the device runs ``layer`` at ``precision``, natively or emulated."""
+        return self.rate(layer, precision) is not None
+
+    def emulated(self, layer: Layer, precision: Precision) -> bool:
+        """Return whether a wider container runs ``layer`` at ``precision``."""
+        rate = self.rate(layer, precision)
+        return rate is not None and rate.container is not None
+
+    def stored(self, layer: Layer, precision: Precision) -> Precision:
+        """Return the formats that ``layer`` is stored and run in: its container's where it is emulated."""
+        rate = self.rate(layer, precision)
+        return precision if rate is None else rate.stored
+
+    def achieved_gmac_per_s(self, layer: Layer, rate: Rate) -> float:
+        """Return the MACs per second, in 1e9, that ``layer`` reaches at ``rate``: the rate times its efficiency."""
+        if rate.gmac_per_s is not None:
+            peak = rate.gmac_per_s.value
+        else:
+            assert rate.macs_per_cycle is not None
+            assert self.spec.clock_mhz is not None
+            peak = rate.macs_per_cycle.value * self.spec.clock_mhz.value * 1e-3
+        return peak * self._efficiency(layer, rate)
+
+    def pj_per_mac(self, rate: Rate) -> float:
+        """Return the energy of one MAC at ``rate`` in pJ; 0 where the power alone gives the energy."""
+        own = rate.pj_per_mac or (self.spec.power.pj_per_mac if self.spec.power is not None else None)
+        return own.value if own is not None else 0.0
+
+    @property
+    def has_energy(self) -> bool:
+        """True if the profile says anything about energy."""
+        return self.spec.power is not None or any(rate.pj_per_mac is not None for rate in self.spec.rates)
+
+    @property
+    def power_mw(self) -> float:
+        """Power in mW that counts for the whole time: active, or static beside the energies per MAC and byte."""
+        power = self.spec.power
+        drawn = (power.active_mw or power.static_mw) if power is not None else None
+        return drawn.value if drawn is not None else 0.0
+
+    def _efficiency(self, layer: Layer, rate: Rate) -> float:
+        """Return the achieved share of ``rate``; 1 where the rate is an achieved one."""
+        if rate.efficiency is not None:
+            return rate.efficiency.value
+        if self.spec.efficiency is None:
+            return 1.0
+        share = getattr(self.spec.efficiency, layer.op_class)
+        assert share is not None
+        return float(share.value)

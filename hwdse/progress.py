@@ -1,0 +1,35 @@
+"""How long work reports that it goes on."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+__all__ = ["SILENT", "Progress"]
+
+
+class Progress(Protocol):
+    """Somebody who watches."""
+
+    def start(self, stage: str, total: int | None) -> None:
+        """Say that ``stage`` begins and has ``total`` steps (``None`` if nobody knows)."""
+
+    def advance(self) -> None:
+        """Say that a step of the stage is done."""
+
+    def warn(self, sentence: str) -> None:
+        """Say something that the user should know."""
+
+
+class _Silent:
+    def start(self, stage: str, total: int | None) -> None:
+        pass
+
+    def advance(self) -> None:
+        pass
+
+    def warn(self, sentence: str) -> None:
+        pass
+
+
+SILENT = _Silent()
+"""Nobody watches."""

@@ -1,0 +1,172 @@
+"""The figure that compares devices: their fronts side by side, on one relative axis, and against the size."""
+
+from __future__ import annotations
+
+from math import ceil
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import SubFigure
+from matplotlib.lines import Line2D
+
+from hwdse.report.drawing import DOUBLE_INCHES, Drawing, limit_x, look_of, new_figure, sentence_figure, set_log
+from hwdse.report.pareto import Window, draw_reference, shows_reference, staircase, window_of
+from hwdse.report.tables import DeviceTables, RunTables
+from hwdse.report.words import axis_label, quality_text, split_column
+
+__all__ = ["draw_devices", "relative_cost"]
+
+INK = "#222222"
+PANELS_PER_ROW = 4
+
+
+def draw_devices(tables: RunTables) -> Drawing:
+    """Return the figure that compares the fronts of all loaded devices on the same axis of quality."""
+    present = [device for device in tables.results.values() if not device.emptiness]
+    if not present:
+        sentence = " ".join(device.emptiness for device in tables.results.values())
+        return Drawing("devices", sentence_figure(sentence, tables.name), _points(tables), sentence)
+    window = _common_window(tables, present)
+    devices = list(tables.results.values())
+    rows = ceil(len(devices) / PANELS_PER_ROW)
+    columns = ceil(len(devices) / rows)
+    figure = new_figure(DOUBLE_INCHES, 2.95 + 1.7 * rows)
+    upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.7 * rows, 2.2)).flat
+    _draw_multiples(upper, tables, devices, window, columns=columns, rows=rows)
+    _draw_overlays(lower, tables, present, window)
+    handles = {device.device: _handle(tables, device.device) for device in present}
+    if tables.reference is not None and shows_reference(tables, window):
+        words = f"full precision ({quality_text(tables.quality.name, tables.reference)})"
+        handles[words] = Line2D([], [], color=INK, linewidth=0.8, linestyle=(0, (4, 2)))
+    title = _hidden_note(tables, present, window) or None
+    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=5, title=title)
+    figure.suptitle(f"{tables.name}: measured fronts of {len(present)} of {len(devices)} devices")
+    return Drawing("devices", figure, _points(tables), _caption(tables, present, window))
+
+
+def relative_cost(device: DeviceTables, column: str) -> tuple[pd.Series, str]:
+    """Return the front's cost relative to a configuration of the same device, and the words for that configuration.
+
+    It is the uniform configuration that costs most, usually 8 bits everywhere; where no uniform one was measured,
+    the costliest measured one.
+    """
+    uniform = device.measured[device.measured["uniform"] != ""]
+    source = device.measured if uniform.empty else uniform
+    row = source.iloc[int(source[column].to_numpy(float).argmax())]
+    words = f"uniform {row['uniform']}" if row["uniform"] else "the costliest measured"
+    return device.front[column] / row[column], words
+
+
+def _common_window(tables: RunTables, present: list[DeviceTables]) -> Window:
+    """Return the window of all fronts together, so that all panels share one axis."""
+    return window_of(
+        tables, pd.concat([device.front for device in present]), pd.concat([device.measured for device in present])
+    )
+
+
+def _draw_multiples(
+    figure: SubFigure, tables: RunTables, devices: list[DeviceTables], window: Window, *, columns: int, rows: int
+) -> None:
+    grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    for axes in grid.flat[len(devices) :]:
+        axes.remove()
+    for axes, device in zip(grid.flat, devices, strict=False):
+        axes.set_title(device.device + (f"\n({device.caveat})" if device.note else ""))
+        axes.set_xlabel(axis_label(tables.main_cost))
+        draw_reference(axes, tables, window, named=False)
+        if device.emptiness:
+            words = "no feasible\nconfiguration" if device.infeasible else "no front"
+            axes.text(0.5, 0.5, words, ha="center", va="center", transform=axes.transAxes)
+            axes.set_xticks([])
+        else:
+            _draw_front(axes, tables, device, device.front[tables.main_cost], intervals=True)
+            _limit(axes, tables, [_drawn(tables, device, device.front[tables.main_cost], window)], window)
+    for axes in grid[:, 0]:
+        axes.set_ylabel(tables.quality.label)
+
+
+def _draw_overlays(figure: SubFigure, tables: RunTables, present: list[DeviceTables], window: Window) -> None:
+    """Draw all fronts on one axis of relative cost and, where size is an objective, on one axis of size."""
+    size = tables.cost_like("size")
+    panels = figure.subplots(1, 2 if size else 1, sharey=True, squeeze=False)[0]
+    relative = {device.device: relative_cost(device, tables.main_cost) for device in present}
+    words = sorted({reference for _, reference in relative.values()})
+    cost, _, tier = split_column(tables.main_cost)
+    panels[0].set_xlabel(f"{cost} relative to {' or '.join(words)}" + (f" ({tier})" if tier else ""))
+    panels[0].set_ylabel(tables.quality.label)
+    columns = [{name: values for name, (values, _) in relative.items()}]
+    if size:
+        columns.append({device.device: device.front[size] for device in present})
+        panels[1].set_xlabel(axis_label(size))
+    for axes, costs in zip(panels, columns, strict=True):
+        draw_reference(axes, tables, window, named=False)
+        for device in present:
+            _draw_front(axes, tables, device, costs[device.device], intervals=False)
+        shown = [_drawn(tables, device, costs[device.device], window) for device in present]
+        _limit(axes, tables, shown, window)
+
+
+def _drawn(tables: RunTables, device: DeviceTables, cost: pd.Series, window: Window) -> pd.Series:
+    """Return the costs of those points of a front that the window shows, of all if it shows none."""
+    hidden = window.hidden(device.front[tables.quality.column].to_numpy(float))
+    return cost if hidden.all() else cost[~hidden]
+
+
+def _draw_front(axes: Axes, tables: RunTables, device: DeviceTables, cost: pd.Series, *, intervals: bool) -> None:
+    quality, look = tables.quality, look_of(device.device, tables.devices)
+    x, y = cost.to_numpy(float), quality.factor * device.front[quality.column].to_numpy(float)
+    if intervals:
+        low, high = (quality.factor * device.front[f"{quality.column}_{end}"] for end in ("low", "high"))
+        axes.vlines(x, low, high, color=look.colour, linewidth=0.6, alpha=0.45, zorder=2)
+    steps = staircase(x, y, maximise=quality.maximise)
+    axes.step(x[steps], y[steps], where="post", color=look.colour, linestyle=look.line, linewidth=1.1, zorder=3)
+    axes.plot(x, y, look.marker, color=look.colour, markersize=3.2, mec="white", mew=0.3, zorder=4)
+
+
+def _limit(axes: Axes, tables: RunTables, costs: list[pd.Series], window: Window) -> None:
+    x = pd.concat(costs).to_numpy(float)
+    limit_x(axes, x)
+    if window.log:
+        set_log(axes, "y")
+    axes.set_ylim(tables.quality.factor * window.worst, tables.quality.factor * window.best)
+
+
+def _handle(tables: RunTables, device: str) -> Line2D:
+    look = look_of(device, tables.devices)
+    return Line2D([], [], color=look.colour, marker=look.marker, linestyle=look.line, mec="white", mew=0.3)
+
+
+def _points(tables: RunTables) -> pd.DataFrame:
+    """Return the fronts of all devices in one table."""
+    costs, quality = list(tables.costs.values()), tables.quality
+    frames = []
+    for device in tables.results.values():
+        table = device.front[["config_id", *costs, *quality.columns, "samples"]].assign(device=device.device)
+        relative = f"{tables.main_cost}_relative"
+        table[relative] = relative_cost(device, tables.main_cost)[0] if not device.emptiness else np.nan
+        frames.append(table[["device", "config_id", *costs, relative, *quality.columns, "samples"]])
+    return pd.concat(frames, ignore_index=True)
+
+
+def _hidden_note(tables: RunTables, present: list[DeviceTables], window: Window) -> str:
+    """Return how many points of the fronts the window leaves out, empty if none."""
+    quality = tables.quality
+    hidden = [window.hidden(device.front[quality.column].to_numpy(float)) for device in present]
+    below, total = sum(int(mask.sum()) for mask in hidden), sum(map(len, hidden))
+    side = "below" if quality.maximise else "above"
+    where = f"{side} {quality_text(quality.name, window.worst)}"
+    return f"{below} of {total} points on the fronts lie {where} and are not drawn." if below else ""
+
+
+def _caption(tables: RunTables, present: list[DeviceTables], window: Window) -> str:
+    counts = ", ".join(f"{device.device} n = {len(device.front)}" for device in present)
+    sentences = [
+        f"Measured fronts of {tables.name}, seed {tables.seed}, each over all objectives ({counts} configurations).",
+        "The line joins those that are also best in the panel; bars are 95 % intervals; dashed: full precision.",
+        "Costs that are said to be predicted come from the cost model of each device.",
+        _hidden_note(tables, present, window),
+        *(device.emptiness for device in tables.results.values()),
+        *(f"{device.device}: {device.note}." for device in tables.results.values() if device.note),
+    ]
+    return " ".join(filter(None, sentences))

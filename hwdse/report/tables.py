@@ -1,0 +1,360 @@
+"""The result tables of a run folder, read and checked once: figures and terminal tables see nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
+
+from hwdse.errors import RunFolderError
+from hwdse.report.words import PERCENT, axis_label
+
+__all__ = ["DeviceTables", "FullPrecision", "Quality", "RunTables"]
+
+
+class FullPrecision(BaseModel):
+    """Measured quality of the network in full precision; ``None`` where it has no finite value (SQNR)."""
+
+    quality: float | None
+    low: float | None = None
+    high: float | None = None
+    samples: int
+
+
+class _Objectives(BaseModel):
+    maximize: list[str] = []
+    minimize: list[str] = []
+
+
+class _Resolved(BaseModel):
+    """The keys of ``resolved.json`` that a report needs; others may be there too."""
+
+    name: str
+    seed: int
+    devices: list[str]
+    objectives: _Objectives
+    quality: str
+    columns: dict[str, str]
+    full_precision: FullPrecision
+    device_notes: dict[str, str] = {}
+    infeasible: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Quality:
+    """The measured quality: its name, whether more of it is better, and the names of its columns."""
+
+    name: str
+    maximise: bool
+
+    @property
+    def column(self) -> str:
+        """Column of the measured value.
+
+        >>> Quality("top1", True).column
+        'top1_measured'
+        """
+        return f"{self.name}_measured"
+
+    @property
+    def drop(self) -> str:
+        """Column of the paired difference from full precision, positive where it is worse."""
+        return f"{self.name}_drop_measured"
+
+    @property
+    def columns(self) -> list[str]:
+        """All columns: value and drop, each with its 95 % interval."""
+        return [f"{column}{end}" for column in (self.column, self.drop) for end in ("", "_low", "_high")]
+
+    @property
+    def factor(self) -> float:
+        """Number that a value is multiplied with to be shown: 100 for shares, which are shown in percent."""
+        return 100.0 if self.name in PERCENT else 1.0
+
+    @property
+    def label(self) -> str:
+        """Words for an axis, with the unit and, where it is not obvious, the direction."""
+        return axis_label(self.column) + ("" if self.maximise else "\nlower is better")
+
+    def loss(self, values: NDArray[np.float64], reference: float) -> NDArray[np.float64]:
+        """Return how much worse than ``reference`` each value is.
+
+        >>> Quality("kl", False).loss(np.array([0.5, 0.25]), 0.25).tolist()
+        [0.25, 0.0]
+        """
+        return reference - values if self.maximise else values - reference
+
+
+@dataclass(frozen=True)
+class DeviceTables:
+    """What a run found for one device.
+
+    Attributes
+    ----------
+    device
+        Its name.
+    front, measured, predicted
+        The tables of those names; ``front`` may be empty.
+    pick
+        The chosen configuration's identifier, or ``None`` where nothing was picked.
+    note
+        A caveat about the device's figures; empty where there is none.
+    infeasible
+        Why no configuration fits the device; empty where some do.
+    """
+
+    device: str
+    front: pd.DataFrame
+    measured: pd.DataFrame
+    predicted: pd.DataFrame
+    pick: str | None = None
+    note: str = ""
+    infeasible: str = ""
+
+    @property
+    def caveat(self) -> str:
+        """The words of the note before its colon, short enough for a title.
+
+        >>> empty = pd.DataFrame()
+        >>> DeviceTables("chip", empty, empty, empty, note="order of magnitude: from a datasheet").caveat
+        'order of magnitude'
+        """
+        return self.note.split(":")[0]
+
+    @property
+    def picked(self) -> pd.DataFrame:
+        """The picked configuration's row of the measured table; no row where nothing was picked."""
+        return self.measured[self.measured["config_id"] == self.pick]
+
+    @property
+    def emptiness(self) -> str:
+        """A sentence that says why there is no front; empty where there is one."""
+        if self.infeasible:
+            return f"No feasible configuration on {self.device}: {self.infeasible}"
+        if self.measured.empty:
+            return f"No configuration was measured for {self.device}."
+        if self.front.empty:
+            return f"None of the {len(self.measured)} measured configurations is on the front of {self.device}."
+        return ""
+
+
+@dataclass(frozen=True)
+class RunTables:
+    """Every result table of a run.
+
+    Attributes
+    ----------
+    run
+        The run folder.
+    name, seed
+        Of the experiment.
+    devices
+        All devices of the run, whether their tables were loaded or not: a device's place decides its colour.
+    quality
+        The measured quality.
+    costs
+        Columns of the minimised costs by objective, in the order of the experiment.
+    full_precision
+        The network's quality in full precision.
+    layers
+        One row per layer in execution order.
+    results
+        Tables by device, for the devices that were asked for.
+    """
+
+    run: Path
+    name: str
+    seed: int
+    devices: tuple[str, ...]
+    quality: Quality
+    costs: Mapping[str, str]
+    full_precision: FullPrecision
+    layers: pd.DataFrame
+    results: Mapping[str, DeviceTables]
+
+    @classmethod
+    def load(cls, run: Path, *, devices: Sequence[str] | None = None) -> RunTables:
+        """Return the tables of the run folder ``run``, for all of its devices or for ``devices`` alone.
+
+        Raises
+        ------
+        RunFolderError
+            If a file is missing or damaged, tables disagree, or a device is not one of the run's.
+        """
+        resolved = _read_resolved(run / "resolved.json")
+        unknown = sorted(set(devices or ()) - set(resolved.devices))
+        if unknown:
+            known = ", ".join(resolved.devices)
+            got = ", ".join(unknown)
+            raise RunFolderError(f"expected devices of the run {run} ({known}), got {got}; name one of them")
+        quality, costs = _objectives(resolved, run / "resolved.json")
+        layers = _read_table(run / "layers.csv", text=["layer"], numbers=["macs", "weight_count"])
+        wanted = [name for name in resolved.devices if devices is None or name in devices]
+        columns = list(costs.values())
+        results = {name: _read_device(run, name, resolved, quality, columns, len(layers)) for name in wanted}
+        return cls(
+            run=run,
+            name=resolved.name,
+            seed=resolved.seed,
+            devices=tuple(resolved.devices),
+            quality=quality,
+            costs=costs,
+            full_precision=resolved.full_precision,
+            layers=layers,
+            results=results,
+        )
+
+    @property
+    def reference(self) -> float | None:
+        """Quality in full precision, ``None`` where it is not a finite number."""
+        value = self.full_precision.quality
+        return value if value is not None and np.isfinite(value) else None
+
+    def cost_like(self, word: str) -> str | None:
+        """Return the first cost column whose objective starts with ``word``, ``None`` without one."""
+        return next((column for objective, column in self.costs.items() if objective.startswith(word)), None)
+
+    @property
+    def main_cost(self) -> str:
+        """The column that devices are compared on: latency where it is an objective, else the first cost."""
+        return self.cost_like("latency") or next(iter(self.costs.values()))
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RunFolderError(
+            f"expected the file {path}, got none; is {path.parent} a finished run? Run hwdse explore with --resume"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunFolderError(f"expected {path} to be a readable text file, got {error}; restore the file") from error
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(_read_text(path))
+    except json.JSONDecodeError as error:
+        raise RunFolderError(f"expected JSON in {path}, got {error}; restore the file") from error
+
+
+def _read_resolved(path: Path) -> _Resolved:
+    try:
+        return _Resolved.model_validate(_read_json(path))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"])) or "the file"
+        raise RunFolderError(
+            f"expected a resolved experiment in {path}, got a fault at {where} ({fault['msg']}); "
+            "run hwdse explore again"
+        ) from error
+
+
+def _objectives(resolved: _Resolved, path: Path) -> tuple[Quality, dict[str, str]]:
+    """Return the quality and the cost columns by objective."""
+    named = [*resolved.objectives.maximize, *resolved.objectives.minimize]
+    missing = [name for name in named if name not in resolved.columns]
+    if missing:
+        raise RunFolderError(f"expected a column for each objective in {path}, got none for {', '.join(missing)}")
+    measured = f"{resolved.quality}_measured"
+    qualities = [name for name in named if resolved.columns[name] == measured]
+    rest = [name for name in resolved.objectives.maximize if name not in qualities]
+    costs = {name: resolved.columns[name] for name in resolved.objectives.minimize if name not in qualities}
+    if len(qualities) != 1 or rest or not costs:
+        raise RunFolderError(
+            f"expected one quality objective with the column {measured} and at least one minimised cost in {path}, "
+            f"got maximize {resolved.objectives.maximize}, minimize {resolved.objectives.minimize}"
+        )
+    return Quality(resolved.quality, qualities[0] in resolved.objectives.maximize), costs
+
+
+def _read_table(path: Path, *, text: Sequence[str], numbers: Sequence[str], holes: Sequence[str] = ()) -> pd.DataFrame:
+    """Return the named columns of a CSV table; numbers must be finite, except that cells of ``holes`` may be empty."""
+    _read_text(path)
+    try:
+        # As text first: float() gives back the exact number that was written, and "NA" may be a name.
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+        raise RunFolderError(f"expected a CSV table in {path}, got {error}; restore the file") from error
+    missing = [name for name in (*text, *numbers, *holes) if name not in table.columns]
+    if missing:
+        raise RunFolderError(f"expected the columns {', '.join(missing)} in {path}, got {', '.join(table.columns)}")
+    columns = {name: table[name] for name in text}
+    columns |= {name: _floats(table[name], path, holes=name in holes) for name in (*numbers, *holes)}
+    return pd.DataFrame(columns)
+
+
+def _floats(cells: pd.Series, path: Path, *, holes: bool) -> pd.Series:
+    values = []
+    for line, cell in enumerate(cells, start=2):
+        try:
+            value = float(cell) if cell else np.nan
+        except ValueError:
+            value = np.inf
+        if not (np.isfinite(value) or (holes and np.isnan(value))):
+            raise RunFolderError(
+                f"expected finite numbers in column {cells.name} of {path}, got {cell!r} in line {line}; "
+                "restore the file"
+            )
+        values.append(value)
+    return pd.Series(values, dtype=float)
+
+
+def _check_bits(table: pd.DataFrame, layers: int, path: Path) -> None:
+    counts = np.array([len(bits.split()) for bits in table["bits"]], dtype=np.int64)
+    wrong = np.flatnonzero(counts != layers)
+    if wrong.size:
+        row = int(wrong[0])
+        raise RunFolderError(
+            f"expected the precision of {layers} layers (layers.csv) in column bits of {path}, "
+            f"got {counts[row]} in line {row + 2}; the tables belong to different networks"
+        )
+
+
+def _read_pick(path: Path, measured: pd.DataFrame) -> str | None:
+    if not path.exists():
+        return None
+    pick = _read_json(path)
+    if not isinstance(pick, dict) or str(pick.get("config_id")) not in set(measured["config_id"]):
+        raise RunFolderError(f"expected the config_id of a measured configuration in {path}, got none; pick again")
+    return str(pick["config_id"])
+
+
+def _read_device(
+    run: Path, device: str, resolved: _Resolved, quality: Quality, costs: Sequence[str], layers: int
+) -> DeviceTables:
+    folder, infeasible = run / device, resolved.infeasible.get(device, "")
+    text, numbers = ["config_id", "bits"], [*costs, *quality.columns, "samples"]
+    note = resolved.device_notes.get(device, "")
+    if infeasible and not (folder / "front.csv").exists():
+        empty = pd.DataFrame({name: pd.Series(dtype=str) for name in (*text, "uniform")}
+                             | {name: pd.Series(dtype=float) for name in numbers})  # fmt: skip
+        predicted = pd.DataFrame({name: pd.Series(dtype=float) for name in (*costs, "quality_predicted")})
+        return DeviceTables(device, empty, empty, predicted, note=note, infeasible=infeasible)
+    front = _read_table(folder / "front.csv", text=text, numbers=numbers)
+    measured = _read_table(folder / "measured.csv", text=[*text, "uniform"], numbers=numbers)
+    predicted = _read_table(folder / "predicted.csv", text=[], numbers=costs, holes=["quality_predicted"])
+    strangers = sorted(set(front["config_id"]) - set(measured["config_id"]))
+    if strangers:
+        raise RunFolderError(
+            f"expected every configuration of {folder / 'front.csv'} in measured.csv, got {strangers[0]} in the front "
+            "alone; the tables belong to different runs"
+        )
+    _check_bits(front, layers, folder / "front.csv")
+    _check_bits(measured, layers, folder / "measured.csv")
+    return DeviceTables(
+        device=device,
+        front=front,
+        measured=measured,
+        predicted=predicted,
+        pick=_read_pick(folder / "pick.json", measured),
+        note=note,
+        infeasible=infeasible,
+    )

@@ -1,0 +1,93 @@
+"""One optimum under several limits: a one-hot integer program over additive metrics, solved by HiGHS."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.sparse import csr_array
+
+from hwdse.errors import InputError
+from hwdse.infeasible import Limit
+from hwdse.search.limits import within
+from hwdse.space import DesignSpace
+
+__all__ = ["cheapest", "require_additive"]
+
+SPAN = 1e4  # every row is scaled to this range, so that the solver's absolute tolerance of 1e-6 is 1e-10 of it
+CUTS = 20  # configurations refused one by one before the limits are tightened instead
+OPTIMAL, INFEASIBLE = 0, 2
+
+
+def require_additive(space: DesignSpace, metrics: Sequence[str]) -> None:
+    """Check that every metric is a plain sum over groups.
+
+    Raises
+    ------
+    InputError
+        If one is not, or is unknown.
+    """
+    for name in metrics:
+        if not space.is_additive(name):
+            kind = "a maximum over sets" if name in space.peaks else "costs between pairs of groups"
+            raise InputError(f"expected metrics that add up over groups, got {name} with {kind}; use nsga2")
+
+
+def cheapest(space: DesignSpace, metric: str, limits: Sequence[Limit] = ()) -> NDArray[np.uint8] | None:
+    """Return genes ``(groups,)`` of the smallest ``metric`` within upper limits; ``None`` if nothing is within.
+
+    The solver works to a relative tolerance of about 1e-10; a solution that exceeds a limit by less than that is cut
+    off and the program solved again, so that the limits are hard.
+
+    Raises
+    ------
+    InputError
+        If a metric does not add up over groups, or the solver stops without an answer.
+    """
+    require_additive(space, [metric, *(limit.column for limit in limits)])
+    groups, candidates = np.nonzero(space.allowed)
+    one_each = csr_array((np.ones(len(groups)), (groups, np.arange(len(groups)))))
+    rows = [_scaled_row(space, limit) for limit in limits]
+    objective, _ = _scaled(space, metric)
+    refused: list[NDArray[np.float64]] = []
+    while True:
+        constraints = [LinearConstraint(one_each, 1, 1)]
+        tighter = 1e-9 * SPAN if len(refused) > CUTS else 0.0
+        constraints += [LinearConstraint(row, -np.inf, bound - tighter) for row, bound in rows]
+        constraints += [LinearConstraint(cut[None], -np.inf, len(space.groups) - 1) for cut in refused]
+        result = milp(
+            objective,
+            integrality=np.ones(len(groups), dtype=np.int64),
+            bounds=Bounds(0, 1),
+            constraints=constraints,
+            options={"mip_rel_gap": 0.0},
+        )
+        if result.status == INFEASIBLE:
+            return None
+        if result.status != OPTIMAL:
+            raise InputError(f"expected the integer program over {metric} to be solved, got: {result.message}")
+        chosen = np.asarray(result.x) > 0.5
+        genes = candidates[chosen].astype(np.uint8)  # entries are sorted by group, one per group is chosen
+        if within(space, limits, space.evaluate(genes[None]))[0]:
+            return genes
+        refused.append(chosen.astype(np.float64))
+
+
+def _scaled(space: DesignSpace, metric: str) -> tuple[NDArray[np.float64], float]:
+    """Return the coefficients of allowed entries above each group's minimum, scaled to SPAN in all, and that scale."""
+    column = space.column(metric)
+    costs = np.where(space.allowed, space.unary[..., column], np.inf)
+    costs -= costs.min(axis=1, keepdims=True)
+    span = float(np.where(space.allowed, costs, 0.0).max(axis=1).sum())
+    scale = SPAN / span if span > 0 else 1.0
+    return costs[space.allowed] * scale, scale
+
+
+def _scaled_row(space: DesignSpace, limit: Limit) -> tuple[NDArray[np.float64], float]:
+    """Return the scaled coefficients of a limit and their scaled bound."""
+    row, scale = _scaled(space, limit.column)
+    bound = (limit.value - space.reach()[limit.column]) * scale
+    # At the smallest value itself, rounding must not make the bound negative.
+    return row[None], 0.0 if -1e-9 * SPAN < bound < 0 else min(bound, 2 * SPAN)

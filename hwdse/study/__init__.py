@@ -1,0 +1,250 @@
+"""The loop that spends the budget: predicted fronts, then measured evaluations from one pool for all devices."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from torch import nn
+
+from hwdse.capture import Capture
+from hwdse.errors import InputError
+from hwdse.evaluate import Evaluation, Interval
+from hwdse.formats import Precision
+from hwdse.front import Front, Objective
+from hwdse.hardware import HardwareProfile, load_profile
+from hwdse.progress import SILENT, Progress
+from hwdse.quantize.network import Recipe
+from hwdse.study.budget import Budget, Meter
+from hwdse.study.device import LOSS, DeviceProblem, Genes
+from hwdse.study.folder import RunFolder
+from hwdse.study.measure import Laboratory, SchemeState
+from hwdse.study.prepare import DEFAULT_PRECISIONS, Prepared, Question, prepare
+from hwdse.study.propose import LossMap, propose
+from hwdse.study.record import Recorder
+from hwdse.study.tables import front_table, measured_table
+
+__all__ = ["Budget", "Study", "explore"]
+
+_WRITE_EVERY_SECONDS = 2.0
+_CARED_FOR = 0.2
+"""Share of the worst measured harm beyond which nobody cares for a configuration."""
+
+
+@dataclass
+class Study:
+    """What an exploration found.
+
+    Attributes
+    ----------
+    prepared
+        Network, data and devices.
+    full_precision
+        Quality of the network as it was trained.
+    meter
+        What was spent.
+    """
+
+    prepared: Prepared
+    full_precision: Interval
+    meter: Meter
+
+    @property
+    def problems(self) -> Mapping[str, DeviceProblem]:
+        """Devices by name."""
+        return self.prepared.problems
+
+    def state(self, problem: DeviceProblem) -> SchemeState:
+        """Return what is known under the scheme of ``problem``."""
+        return self.prepared.states[problem.profile.scheme.key]
+
+    def measured(self, device: str | HardwareProfile) -> pd.DataFrame:
+        """Return all measured configurations that ``device`` can run."""
+        problem = self._problem(device)
+        return measured_table(problem, self.state(problem).measured, quality=self.prepared.quality)
+
+    def front(self, device: str | HardwareProfile) -> Front:
+        """Return the measured front of ``device``.
+
+        Raises
+        ------
+        InputError
+            If the study has no such device.
+        """
+        problem = self._problem(device)
+        table = front_table(problem, self.measured(device), quality=self.prepared.quality)
+        return Front(
+            table,
+            objectives_of(self.prepared),
+            tuple(self.prepared.captured.layer_index),
+            reach={k: v for k, v in problem.space.reach().items() if k != LOSS.name},
+            device=problem.profile.name,
+        )
+
+    def loss_map(self, state: SchemeState) -> LossMap:
+        """Return the map from predicted loss to measured harm under a scheme."""
+        problems = [p for p in self.problems.values() if self.state(p) is state]
+        losses, harms = [], []
+        for bits, result in state.measured.items():
+            for problem in problems:
+                genes = problem.genes_of(bits)
+                if genes is not None:
+                    values = problem.space.evaluate(genes[None])
+                    losses.append(float(values[0, problem.space.columns.index(LOSS.name)]))
+                    harms.append(result.drop.mean)
+                    break
+        return LossMap(np.array(losses), np.array(harms))
+
+    def _problem(self, device: str | HardwareProfile) -> DeviceProblem:
+        name = device if isinstance(device, str) else device.name
+        if name not in self.problems:
+            raise InputError(f"expected a device of this study ({', '.join(self.problems)}), got {name!r}")
+        return self.problems[name]
+
+
+def objectives_of(prepared: Prepared) -> tuple[Objective, ...]:
+    """Return the front's objectives with their columns, quality first."""
+    quality = Objective("accuracy", f"{prepared.quality}_measured", maximize=True)
+    columns = next(iter(prepared.problems.values())).objectives
+    costs = zip(prepared.question.costs, columns, strict=True)
+    return (quality, *(Objective(name, column, maximize=False) for name, column in costs))
+
+
+def explore(
+    model: nn.Module,
+    graph: Capture,
+    *,
+    calibration: Iterable[Any],
+    evaluation: Evaluation,
+    devices: Sequence[str | HardwareProfile],
+    objectives: Sequence[str] = ("accuracy", "latency_ms", "energy_mj", "size_kib"),
+    precisions: Sequence[str | Precision] = DEFAULT_PRECISIONS,
+    fixed: Mapping[str, str | Precision] | None = None,
+    budget: Budget | None = None,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+    out: Path | None = None,
+    resume: bool = False,
+    experiment: Path | None = None,
+    notes: Mapping[str, Any] | None = None,
+    progress: Progress = SILENT,
+    clock: Callable[[], float] = time.monotonic,
+) -> Study:
+    """Return the measured fronts of ``model`` on ``devices``, within a budget.
+
+    The predicted front of every device comes first, from sensitivities and cost models alone. Measured evaluations
+    follow: uniform precisions, then whatever promises to add most to a device's front. Devices with the same scheme
+    share every evaluation. The best fronts so far are always on disk if ``out`` is given.
+
+    Parameters
+    ----------
+    model
+        The trained network that ``graph`` was captured from.
+    graph
+        From :func:`hwdse.capture`.
+    calibration
+        Batches of inputs, without labels.
+    evaluation
+        What quality is measured on, for instance :func:`hwdse.top1_on`; other samples than ``calibration``.
+    devices
+        Profiles or their names.
+    objectives
+        ``accuracy`` and the costs to minimise.
+    precisions
+        Candidates, intersected with what each device supports.
+    fixed
+        Layer or group to the precision it must have.
+    budget
+        Evaluations and seconds.
+    recipe
+        How ranges are found.
+    seed
+        Of every random choice.
+    out
+        Run folder; ``None`` keeps everything in memory.
+    resume
+        True to go on with the run in ``out``.
+    experiment
+        Experiment file to keep a copy of.
+    notes
+        Further entries for ``resolved.json``.
+    progress
+        Who watches.
+    clock
+        Seconds, for the budget.
+
+    Raises
+    ------
+    InputError
+        If anything given cannot be used; nothing is written then.
+    RunFolderError
+        If ``out`` holds another run.
+    """
+    meter = Meter(budget or Budget(), clock)
+    folder = RunFolder(out, resume=resume) if out is not None else None
+    question = Question.of(objectives, precisions=precisions, fixed=fixed or {}, recipe=recipe or Recipe(), seed=seed)
+    profiles = [load_profile(d) if isinstance(d, str) else d for d in devices]
+    prepared = prepare(
+        model, graph, calibration, evaluation, question=question, profiles=profiles, folder=folder, progress=progress
+    )
+    recorder = Recorder(folder, prepared, experiment=experiment, notes=notes or {})
+    with recorder.pool() as pool:
+        laboratory = Laboratory(prepared.evaluator, pool, prepared.identity)
+        progress.start("measure", meter.budget.evaluations)
+        network = next(iter(prepared.states.values())).network
+        study = Study(prepared, laboratory.measure_reference(network), meter)
+        recorder.write(study)
+        written = clock()
+        for state, bits in _schedule(study):
+            if meter.is_spent:
+                break
+            seconds, was_there = laboratory.measure(state, bits)
+            meter.add(seconds, is_earlier=was_there)
+            progress.advance()
+            if clock() - written > _WRITE_EVERY_SECONDS:
+                recorder.write(study)
+                written = clock()
+        recorder.write(study)
+    return study
+
+
+def _schedule(study: Study) -> Iterator[tuple[SchemeState, str]]:
+    """Yield what to measure next: uniform precisions first, then each device's best proposal in turn."""
+    problems = [p for p in study.problems.values() if p.infeasible is None]
+    for problem in problems:
+        for genes in problem.uniforms().values():
+            if (bits := problem.bits(genes)) not in study.state(problem).measured:
+                yield study.state(problem), bits
+    active = list(problems)
+    turn = 0
+    while active:
+        for problem in list(active):
+            proposal = _proposal(study, problem, turn)
+            if proposal is None:
+                active.remove(problem)
+            else:
+                yield study.state(problem), problem.bits(proposal)
+        turn += 1
+
+
+def _proposal(study: Study, problem: DeviceProblem, turn: int) -> Genes | None:
+    """Return what ``problem`` wants measured next."""
+    state = study.state(problem)
+    runnable = [(genes, m.drop.mean) for b, m in state.measured.items() if (genes := problem.genes_of(b)) is not None]
+    measured = np.array([genes for genes, _ in runnable], dtype=np.uint8).reshape(-1, len(problem.space.groups))
+    harms: NDArray[np.float64] = np.array([harm for _, harm in runnable], dtype=np.float64)
+    worst = max((m.drop.mean for m in state.measured.values()), default=0.0)
+    return propose(
+        problem,
+        measured=measured,
+        harms=harms,
+        loss_map=study.loss_map(state),
+        turn=turn,
+        harm_reference=max(_CARED_FOR * worst, 1e-9),
+    )

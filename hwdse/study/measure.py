@@ -1,0 +1,137 @@
+"""Measured configurations of one scheme, shared by all devices that have it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwdse.analysis.sensitivity import Sensitivity
+from hwdse.evaluate import Evaluator, Interval, Key, Pool, Scores, mean_interval, paired_interval
+from hwdse.formats import Precision
+from hwdse.graph import BitConfig
+from hwdse.quantize.network import QuantizedNetwork
+
+__all__ = ["FULL_PRECISION", "Identity", "Measured", "SchemeState"]
+
+FULL_PRECISION = "fp32"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What all evaluations of a study have in common.
+
+    Attributes
+    ----------
+    network, data
+        Fingerprints.
+    metric, recipe
+        Their keys.
+    """
+
+    network: str
+    data: str
+    metric: str
+    recipe: str
+
+    def key(self, scheme: str, bits: str) -> Key:
+        """Return the address of one evaluation; full precision has no scheme and no recipe."""
+        if bits == FULL_PRECISION:
+            return Key(self.network, self.data, FULL_PRECISION, FULL_PRECISION, self.metric, bits)
+        return Key(self.network, self.data, scheme, self.recipe, self.metric, bits)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One measured configuration.
+
+    Attributes
+    ----------
+    quality
+        Mean score with its interval.
+    drop
+        Full precision minus quality, paired over the samples, with its interval.
+    """
+
+    quality: Interval
+    drop: Interval
+
+
+@dataclass
+class SchemeState:
+    """A network under one scheme with all that is known of it.
+
+    Attributes
+    ----------
+    network
+        The quantized network.
+    sensitivity
+        Harm of every (group, candidate).
+    measured
+        Results by the configuration's bits, in the order of measuring.
+    """
+
+    network: QuantizedNetwork
+    sensitivity: Sensitivity
+    measured: dict[str, Measured] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """The scheme's key."""
+        return self.network.scheme.key
+
+
+def parse_bits(layers: Mapping[str, int], bits: str) -> BitConfig:
+    """Return the configuration whose precisions are ``bits``, in the order of ``layers``."""
+    return BitConfig(dict(zip(layers, map(Precision.parse, bits.split()), strict=True)))
+
+
+@dataclass
+class Laboratory:
+    """Measures configurations, asking the pool first.
+
+    Attributes
+    ----------
+    evaluator
+        Scores a configuration.
+    pool
+        Finished evaluations.
+    identity
+        What they have in common.
+    reference
+        Scores of full precision, once measured.
+    """
+
+    evaluator: Evaluator
+    pool: Pool
+    identity: Identity
+    reference: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
+
+    def measure_reference(self, network: QuantizedNetwork) -> Interval:
+        """Measure full precision and return its quality."""
+        scores, _ = self._scores(network, FULL_PRECISION)
+        self.reference = scores.per_sample
+        return mean_interval(self.reference)
+
+    def measure(self, state: SchemeState, bits: str) -> tuple[float, bool]:
+        """Measure a configuration under a scheme and add it to ``state``.
+
+        Returns the seconds that the evaluation took, and whether it was in the pool already.
+        """
+        scores, was_there = self._scores(state.network, bits)
+        state.measured[bits] = Measured(
+            mean_interval(scores.per_sample), paired_interval(scores.per_sample, self.reference)
+        )
+        return scores.seconds, was_there
+
+    def _scores(self, network: QuantizedNetwork, bits: str) -> tuple[Scores, bool]:
+        key = self.identity.key(network.scheme.key, bits)
+        kept = self.pool.get(key)
+        if kept is not None:
+            return kept, True
+        config = None if bits == FULL_PRECISION else parse_bits(network.captured.layer_index, bits)
+        scores = self.evaluator.score(network, config)
+        self.pool.put(key, scores)
+        return scores, False

@@ -1,0 +1,139 @@
+"""Writes a study's tables to its run folder, as often as wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hwdse.cost import fp32_size_kib
+from hwdse.evaluate import Pool
+from hwdse.evaluate.fingerprint import fingerprint
+from hwdse.files import write_csv
+from hwdse.hardware import HardwareProfile
+from hwdse.study.folder import RunFolder
+from hwdse.study.prepare import Prepared
+from hwdse.study.tables import (
+    costs_table,
+    front_table,
+    layers_table,
+    predicted_table,
+    sensitivity_table,
+    statistics_table,
+)
+
+if TYPE_CHECKING:
+    from hwdse.study import Study
+
+__all__ = ["Recorder"]
+
+
+class Recorder:
+    """Keeps a run folder up to date; without a folder it writes nothing.
+
+    Parameters
+    ----------
+    folder
+        Where to, or ``None``.
+    prepared
+        The study's network, data and devices.
+    experiment
+        Experiment file to keep a copy of.
+    notes
+        Further entries for ``resolved.json``.
+    """
+
+    def __init__(
+        self, folder: RunFolder | None, prepared: Prepared, *, experiment: Path | None, notes: Mapping[str, Any]
+    ) -> None:
+        self._folder = folder
+        self._prepared = prepared
+        self._experiment = experiment
+        self._notes = notes
+
+    @contextmanager
+    def pool(self) -> Iterator[Pool]:
+        """Open the run's pool, once the folder is known to be about the same experiment."""
+        if self._folder is not None:
+            self._folder.open(self._identity(), self._resolved(None), self._experiment)
+            self._write_prepared(self._folder.path)
+        pool = Pool(self._folder.pool_path if self._folder is not None else None)
+        try:
+            yield pool
+        finally:
+            pool.close()
+
+    def write(self, study: Study) -> None:
+        """Write everything that changes while measuring."""
+        if self._folder is None:
+            return
+        for name, problem in study.problems.items():
+            measured = study.measured(name)
+            path = self._folder.path / name
+            loss_map = study.loss_map(study.state(problem)) if len(measured) else None
+            predicted = predicted_table(problem, loss_map=loss_map, full_precision=study.full_precision.mean)
+            write_csv(path / "predicted.csv", predicted)
+            write_csv(path / "measured.csv", measured)
+            write_csv(path / "front.csv", front_table(problem, measured, quality=self._prepared.quality))
+        self._folder.resolve(self._identity(), self._resolved(study))
+
+    def _write_prepared(self, path: Path) -> None:
+        prepared = self._prepared
+        write_csv(path / "layers.csv", layers_table(prepared.captured))
+        write_csv(path / "statistics.csv", statistics_table(prepared.captured, prepared.program, prepared.histograms))
+        sensitivities = {key: state.sensitivity for key, state in prepared.states.items()}
+        write_csv(path / "sensitivity.csv", sensitivity_table(sensitivities))
+        for name, problem in prepared.problems.items():
+            write_csv(path / name / "costs.csv", costs_table(problem))
+
+    def _identity(self) -> dict[str, Any]:
+        """Return what a resumed run must have in common with this one."""
+        question = self._prepared.question
+        return {
+            **vars(self._prepared.identity),
+            "devices": {name: _address(p.profile) for name, p in self._prepared.problems.items()},
+            "precisions": [str(p) for p in question.precisions],
+            "fixed": {name: str(p) for name, p in question.fixed.items()},
+            "objectives": list(question.costs),
+            "seed": question.seed,
+        }
+
+    def _resolved(self, study: Study | None) -> dict[str, Any]:
+        prepared = self._prepared
+        first = next(iter(prepared.problems.values()))
+        columns = {"accuracy": f"{prepared.quality}_measured"}
+        columns |= dict(zip(prepared.question.costs, first.objectives, strict=True))
+        resolved: dict[str, Any] = {
+            "name": "study",
+            **self._notes,
+            "seed": prepared.question.seed,
+            "devices": list(prepared.problems),
+            "objectives": {"maximize": ["accuracy"], "minimize": list(prepared.question.costs)},
+            "quality": prepared.quality,
+            "columns": columns,
+            "recipe": prepared.identity.recipe,
+            "schemes": {name: p.profile.scheme.key for name, p in prepared.problems.items()},
+            "titles": {name: p.profile.title for name, p in prepared.problems.items()},
+            "device_notes": {name: p.profile.accuracy_note for name, p in prepared.problems.items()},
+            "limits": {name: dict(p.limits) for name, p in prepared.problems.items()},
+            "reach": {name: p.space.reach() for name, p in prepared.problems.items()},
+            "infeasible": {n: str(p.infeasible) for n, p in prepared.problems.items() if p.infeasible is not None},
+            "warnings": [sentence for p in prepared.problems.values() for sentence in p.warnings],
+        }
+        if study is not None:
+            quality = study.full_precision
+            resolved["full_precision"] = {
+                "quality": quality.mean,
+                "low": quality.low,
+                "high": quality.high,
+                "samples": quality.samples,
+                "size_kib": fp32_size_kib(prepared.captured),
+            }
+            resolved["evaluations"] = {key: len(state.measured) for key, state in prepared.states.items()}
+        return resolved
+
+
+def _address(profile: HardwareProfile) -> str:
+    """Return a text that differs where two profiles differ."""
+    return fingerprint({"spec": profile.spec.model_dump_json(), "table": repr(sorted(map(repr, profile.table.entries.items())))})

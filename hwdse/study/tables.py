@@ -1,0 +1,206 @@
+"""Result tables of a study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hwdse.analysis.sensitivity import Sensitivity
+from hwdse.calibrate import Histogram
+from hwdse.capture import Capture
+from hwdse.formats import Precision
+from hwdse.graph import LayerGraph
+from hwdse.pareto import non_dominated
+from hwdse.quantize.program import Program
+from hwdse.study.device import LOSS, DeviceProblem
+from hwdse.study.measure import Measured
+from hwdse.study.propose import LossMap
+
+__all__ = [
+    "config_id",
+    "costs_table",
+    "front_table",
+    "layers_table",
+    "measured_table",
+    "predicted_table",
+    "read_sensitivity",
+    "sensitivity_table",
+    "statistics_table",
+]
+
+
+def config_id(bits: str) -> str:
+    """Return a short name of a configuration: the same for the same bits.
+
+    >>> config_id("W8A8 W4A8") == config_id("W8A8 W4A8"), len(config_id("W8A8"))
+    (True, 8)
+    """
+    return sha256(bits.encode()).hexdigest()[:8]
+
+
+def layers_table(graph: LayerGraph) -> pd.DataFrame:
+    """Return one row per layer, in execution order."""
+    rows = [
+        {
+            "layer": layer.name,
+            "group": graph.groups[g].name,
+            "op_class": layer.op_class,
+            "macs": layer.macs,
+            "weight_count": layer.weight_count,
+            "bias_count": layer.bias_count,
+            "input": layer.input,
+            "output": layer.output,
+            "input_shape": _shape(layer.input_shape),
+            "output_shape": _shape(layer.output_shape),
+            "weight_shape": _shape(layer.weight_shape),
+            "stride": _shape(layer.stride),
+            "groups": layer.groups,
+        }
+        for layer, g in zip(graph.layers, graph.group_of, strict=True)
+    ]
+    return pd.DataFrame(rows)
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
+def statistics_table(captured: Capture, program: Program, histograms: Mapping[str, Histogram]) -> pd.DataFrame:
+    """Return one row per weight and per activation tensor that a layer reads: count and first moments."""
+    rows: list[dict[str, Any]] = []
+    readers = {layer.input: layer.name for layer in reversed(captured.layers)}
+    for name, weight in program.folded.items():
+        values = weight.double()
+        layer = next(layer.name for layer in captured.layers if layer.weight == name)
+        rows.append(
+            {
+                "tensor": name,
+                "kind": "weight",
+                "layer": layer,
+                "count": values.numel(),
+                "minimum": float(values.min()),
+                "maximum": float(values.max()),
+                "mean": float(values.mean()),
+                "std": float(values.std(correction=0)),
+            }
+        )
+    for name, histogram in histograms.items():
+        mean = histogram.total / histogram.count
+        variance = max(histogram.total_squares / histogram.count - mean**2, 0.0)
+        rows.append(
+            {
+                "tensor": name,
+                "kind": "activation",
+                "layer": readers.get(name, name.removesuffix(".second")),
+                "count": histogram.count,
+                "minimum": histogram.minimum,
+                "maximum": histogram.maximum,
+                "mean": mean,
+                "std": float(np.sqrt(variance)),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def sensitivity_table(sensitivities: Mapping[str, Sensitivity]) -> pd.DataFrame:
+    """Return one row per (scheme, group, candidate) with a column per method."""
+    rows = [
+        {
+            "scheme": scheme,
+            "group": group,
+            "candidate": str(candidate),
+            **{method: float(values[g, c]) for method, values in sensitivity.values.items()},
+            "samples": sensitivity.samples,
+        }
+        for scheme, sensitivity in sensitivities.items()
+        for g, group in enumerate(sensitivity.groups)
+        for c, candidate in enumerate(sensitivity.candidates)
+    ]
+    return pd.DataFrame(rows)
+
+
+def read_sensitivity(
+    table: pd.DataFrame, scheme: str, *, groups: tuple[str, ...], candidates: tuple[Precision, ...]
+) -> Sensitivity | None:
+    """Return what ``table`` holds for a scheme, or ``None`` if anything is missing."""
+    rows = table[table["scheme"] == scheme].set_index(["group", "candidate"])
+    wanted = pd.MultiIndex.from_product([groups, map(str, candidates)])
+    if len(rows) != len(wanted) or not wanted.isin(rows.index).all():
+        return None
+    shape = (len(groups), len(candidates))
+    ordered = rows.loc[wanted]
+    values = {m: ordered[m].to_numpy(dtype=np.float64).reshape(shape) for m in ("kl", "sqnr_db")}
+    return Sensitivity(groups, candidates, values, int(ordered["samples"].iloc[0]))
+
+
+def costs_table(problem: DeviceProblem) -> pd.DataFrame:
+    """Return the design space: one row per (group, candidate) that is allowed, a column per additive metric."""
+    space = problem.space
+    rows = [
+        {
+            "group": group.name,
+            "candidate": str(candidate),
+            **{m.name: space.unary[g, c, i] for i, m in enumerate(space.metrics) if m.name not in space.peaks},
+        }
+        for g, group in enumerate(space.groups)
+        for c, candidate in enumerate(space.candidates)
+        if space.allowed[g, c]
+    ]
+    return pd.DataFrame(rows)
+
+
+def measured_table(problem: DeviceProblem, measured: Mapping[str, Measured], *, quality: str) -> pd.DataFrame:
+    """Return one row per measured configuration that the device can run, in the order of measuring."""
+    columns = [c for c in problem.space.columns if c != LOSS.name]
+    prefix, drop = f"{quality}_measured", f"{quality}_drop_measured"
+    names = ["config_id", "bits", *columns]
+    names += [prefix, f"{prefix}_low", f"{prefix}_high", drop, f"{drop}_low", f"{drop}_high"]
+    names += ["samples", LOSS.name, "uniform"]
+    runnable = [(b, m, genes) for b, m in measured.items() if (genes := problem.genes_of(b)) is not None]
+    if not runnable:
+        return pd.DataFrame(columns=names)
+    values = problem.space.evaluate(np.stack([genes for *_, genes in runnable]))
+    uniform = {problem.bits(genes): name for name, genes in problem.uniforms().items()}
+    rows = []
+    for (bits, result, _), row in zip(runnable, values, strict=True):
+        costs = dict(zip(problem.space.columns, map(float, row), strict=True))
+        rows.append(
+            [
+                *(config_id(bits), bits, *(costs[c] for c in columns)),
+                *(result.quality.mean, result.quality.low, result.quality.high),
+                *(result.drop.mean, result.drop.low, result.drop.high),
+                *(result.quality.samples, costs[LOSS.name], uniform.get(bits, "")),
+            ]
+        )
+    return pd.DataFrame(rows, columns=names)
+
+
+def front_table(problem: DeviceProblem, measured: pd.DataFrame, *, quality: str) -> pd.DataFrame:
+    """Return the rows of a measured table that no other row dominates, cheapest first."""
+    kept = measured.drop(columns=[LOSS.name, "uniform"])
+    if not len(kept):
+        return kept
+    losses = np.column_stack(
+        [-kept[f"{quality}_measured"].to_numpy(dtype=np.float64), kept[list(problem.objectives)].to_numpy()]
+    )
+    front = kept[non_dominated(losses)]
+    order = [*problem.objectives, "bits"]
+    return front.sort_values(order, kind="stable").reset_index(drop=True)
+
+
+def predicted_table(problem: DeviceProblem, *, loss_map: LossMap | None, full_precision: float) -> pd.DataFrame:
+    """Return the predicted front with its costs, and the quality that the measurements so far let expect."""
+    columns = list(problem.space.columns)
+    if not len(problem.archive):
+        return pd.DataFrame(columns=["bits", *columns, "quality_predicted"])
+    table = pd.DataFrame(problem.space.evaluate(problem.archive), columns=columns)
+    table.insert(0, "bits", [problem.bits(genes) for genes in problem.archive])
+    expected = np.full(len(table), np.nan)
+    if loss_map is not None:
+        expected = full_precision - loss_map(table[LOSS.name].to_numpy(dtype=np.float64))
+    table["quality_predicted"] = expected
+    return table

@@ -1,0 +1,64 @@
+"""A complete valid profile as the mapping that TOML gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+
+def figure(value: float, **more: object) -> dict[str, Any]:
+    return {"value": value, "kind": "measured", "source": "Lab2024", **more}
+
+
+def complete() -> dict[str, Any]:
+    return {
+        "schema_version": 1,
+        "name": "board",
+        "title": "Board at 100 MHz",
+        "kind": "mcu",
+        "software_stack": "test kernels",
+        "note": "for tests",
+        "batch": 2,
+        "clock_mhz": figure(100),
+        "sources": {"Lab2024": "measured in the lab, 2024"},
+        "scheme": {
+            "weights": "symmetric",
+            "activations": "affine",
+            "weight_granularity": "per_tensor",
+            "full_range": True,
+            "unsigned_activations": False,
+        },
+        "rates": [
+            {"weights": "int8", "activations": "int8", "macs_per_cycle": figure(2.0)},
+            {"weights": "int4", "activations": "int8", "macs_per_cycle": figure(2.0), "container": "int8"},
+            {"weights": "int8", "activations": "int8", "op_classes": ["linear"], "gmac_per_s": figure(0.1)},
+            {
+                "weights": "int4",
+                "activations": "int4",
+                "op_classes": ["conv", "linear"],
+                "macs_per_cycle": figure(4.0),
+                "efficiency": figure(0.25),
+            },
+        ],
+        "efficiency": {"conv": figure(0.5), "linear": figure(1.0)},
+        "tile": {"input_channels": figure(4), "output_width": figure(8)},
+        "memories": [
+            {
+                "name": "SRAM",
+                "holds": ["activations"],
+                "capacity_kib": figure(64),
+                "bandwidth_gb_per_s": figure(0.4),
+                "reserved_kib": figure(8),
+            },
+            {"name": "flash", "holds": ["weights"], "capacity_kib": figure(256)},
+        ],
+        "overhead": {"us_per_layer": figure(5), "us_per_inference": figure(100)},
+        "power": {"active_mw": figure(20)},
+        "switch": {"us": figure(1), "us_per_melement": figure(1000)},
+    }
+
+
+@pytest.fixture
+def raw() -> dict[str, Any]:
+    return complete()

@@ -1,0 +1,40 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from hwdse.hardware import profile_paths
+from hwdse.hardware.reference import reference
+from hwdse.hardware.schema import Memory, ProfileFile, Rate
+
+FOLDER = Path(__file__).parents[2] / "hardware_profiles"
+
+
+def test_the_readme_is_current() -> None:
+    assert (FOLDER / "README.md").read_text() == reference(), "run python -m hwdse.hardware.reference"
+
+
+def test_the_readme_has_every_key() -> None:
+    text = reference()
+    for section in (ProfileFile, Rate, Memory):
+        assert all(f"| `{name}` |" in text for name in section.model_fields)
+
+
+@pytest.mark.parametrize("path", [path for path in profile_paths().values() if path.parent == FOLDER], ids=str)
+def test_every_source_has_an_entry_in_the_bibliography(path: Path) -> None:
+    entries = set(re.findall(r"^@\w+\{(\w+),", (FOLDER / "references.bib").read_text(), flags=re.M))
+    keys = set(re.findall(r'source = "(\w+)"', path.read_text()))
+    assert keys
+    assert keys <= entries
+
+
+def test_every_key_of_a_docstring_has_an_entry_in_the_bibliography() -> None:
+    entries = set(re.findall(r"^@\w+\{(\w+),", (FOLDER / "references.bib").read_text(), flags=re.M))
+    source = FOLDER.parent / "hwdse"
+    cited = {
+        key
+        for folder in ("cost", "hardware")
+        for path in (source / folder).rglob("*.py")
+        for key in re.findall(r"\[(\w+)\]_", path.read_text())
+    }
+    assert cited <= entries

@@ -1,0 +1,122 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hwdse.errors import InputError
+from hwdse.pareto import non_dominated
+from hwdse.search import exact
+
+
+def front_of(values):
+    """The distinct non-dominated values, by the definition."""
+    better = (values[:, None] <= values[None]).all(2) & (values[:, None] < values[None]).any(2)
+    return np.unique(values[~better.any(axis=0)], axis=0)
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_exact_equals_enumeration(data, draw_space, enumerate_space):
+    space = draw_space(data)
+    result = exact.search(space, ("m0", "m1"))
+    _, values = enumerate_space(space)
+    np.testing.assert_array_equal(np.unique(result.values, axis=0), front_of(values))
+    np.testing.assert_array_equal(space.evaluate(result.genes), result.values)
+    assert len(np.unique(result.values, axis=0)) == len(result.genes)
+    assert result.exact
+    assert result.tolerance == 0.0
+    assert (np.diff(result.values[:, 1]) > 0).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_limits_on_the_objectives_are_hard_on_both_sides(data, draw_space, enumerate_space):
+    space = draw_space(data)
+    genes, values = enumerate_space(space)
+    bound = values[data.draw(st.integers(0, len(genes) - 1)), 1]
+    for limit in (bound, bound + 1e-9, bound - 1e-9):
+        result = exact.search(space, ("m0", "m1"), limits={"m1": limit})
+        within = values[values[:, 1] <= limit]
+        if len(within):
+            np.testing.assert_array_equal(np.unique(result.values, axis=0), front_of(within))
+            assert result.infeasible is None
+        else:
+            assert len(result.genes) == 0
+            assert result.infeasible.limit == "m1"
+            assert result.infeasible.best == bound
+
+
+def test_real_costs_agree_with_the_hull_of_a_large_space(make_space, rng):
+    # 3^50 configurations: every weighted sum must have its optimum on the exact front.
+    space = make_space(np.random.default_rng(3).random((50, 3, 2)))
+    result = exact.search(space, ("m0", "m1"), rng=rng)
+    assert result.exact
+    for weight in np.linspace(0, 1, 21):
+        weights = np.array([weight, 1 - weight])
+        optimum = (space.unary @ weights).min(axis=1).sum()
+        assert (result.values @ weights).min() == pytest.approx(optimum, rel=1e-12)
+    assert non_dominated(result.values).all()
+
+
+def test_equal_layers_do_not_multiply_the_front(make_space, rng):
+    # Forty equal layers, costs that are no binary fractions: exactly 41 points, however rounding orders the sums.
+    space = make_space(np.tile([[[0.7, 0.1], [0.1, 0.3]]], (40, 1, 1)))
+    result = exact.search(space, ("m0", "m1"), rng=rng)
+    np.testing.assert_allclose(result.values[:, 1], 4.0 + 0.2 * np.arange(41), rtol=1e-12)
+
+
+def test_a_long_front_is_thinned_within_the_reported_tolerance(make_space, rng, monkeypatch):
+    powers = 2.0 ** np.arange(16)
+    unary = np.zeros((16, 2, 2))
+    unary[:, 1, 0], unary[:, 0, 1] = powers, powers  # every one of the 65,536 configurations is on the front
+    space = make_space(unary)
+    whole = exact.search(space, ("m0", "m1"), rng=rng)
+    assert whole.exact is False
+    assert len(whole.genes) <= exact.CELLS
+    monkeypatch.setattr(exact, "CELLS", 100)
+    thinned = exact.search(space, ("m0", "m1"), rng=rng)
+    assert len(thinned.genes) <= 100
+    assert thinned.exact is False
+    assert 0 < thinned.tolerance < 65536 * 0.2
+    harms = np.arange(65536.0)
+    costs = 65535 - harms
+    for found in (whole, thinned):
+        by_harm = np.searchsorted(np.sort(found.values[:, 0]), harms, side="right") - 1
+        assert (by_harm >= 0).all()
+        reached = np.sort(found.values[:, 1])[::-1][by_harm]
+        excess = (reached - costs).max()
+        assert 0 < excess <= found.tolerance
+
+
+def test_one_objective_is_the_optimum(make_space, rng):
+    space = make_space(np.random.default_rng(0).random((12, 4, 2)))
+    result = exact.search(space, ("m1",), rng=rng)
+    assert result.values.tolist() == [[pytest.approx(space.unary[..., 1].min(axis=1).sum())]]
+
+
+def test_refuses_what_does_not_add_up(make_space, rng):
+    unary = np.random.default_rng(0).random((3, 2, 3))
+    pairwise = np.zeros((1, 2, 2, 3))
+    pairwise[0, 0, 1, 1] = 1.0
+    space = make_space(unary, edges=[[0, 1]], pairwise=pairwise)
+    assert exact.search(space, ("m0", "m2"), rng=rng).exact
+    with pytest.raises(InputError, match="add up over groups, got m1 with costs between pairs of groups; use nsga2"):
+        exact.search(space, ("m0", "m1"), rng=rng)
+    with pytest.raises(InputError, match="add up over groups, got m1"):
+        exact.search(space, ("m0", "m2"), limits={"m1": 9.0}, rng=rng)
+
+
+@pytest.mark.parametrize(
+    ("objectives", "limits", "match"),
+    [
+        (("m0", "m1", "m2"), {}, r"expected 1 or 2 objectives, got 3 \(m0, m1, m2\)"),
+        (("m0", "m0"), {}, "each named once"),
+        ((), {}, "at least 1 objective"),
+        (("m0", "n1"), {}, r"expected a metric of the space \(m0, m1, m2\), got 'n1'"),
+        (("m0", "m1"), {"m2": np.inf}, "expected a finite limit on m2, got inf"),
+    ],
+)
+def test_refuses_bad_input(make_space, rng, objectives, limits, match):
+    space = make_space(np.random.default_rng(0).random((3, 2, 3)))
+    with pytest.raises(InputError, match=match):
+        exact.search(space, objectives, limits=limits, rng=rng)
