@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import torch
@@ -10,10 +9,9 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
-_spec = importlib.util.spec_from_file_location("hwdse_experiment_data", Path(__file__).with_name("data.py"))
-assert _spec is not None and _spec.loader is not None
-_data = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_data)
+from hwdse.factories import load_factory
+
+_data_file = load_factory("data.py:data_file", folder=Path(__file__).parent)
 
 
 class _Residual(nn.Module):
@@ -84,7 +82,7 @@ class DSCNN(nn.Module):
 
 def _loaded(model: nn.Module, name: str) -> nn.Module:
     # Counters of batches seen are of no use after training and are not in the files.
-    missing, unexpected = model.load_state_dict(load_file(_data.data_file(name)), strict=False)
+    missing, unexpected = model.load_state_dict(load_file(_data_file(name)), strict=False)
     wrong = [key for key in missing if not key.endswith("num_batches_tracked")] + list(unexpected)
     if wrong:
         raise ValueError(f"expected the weights of {type(model).__name__} in {name}, got other keys: {wrong[:3]}")

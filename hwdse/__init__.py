@@ -1,1 +1,66 @@
-"""Hardware-aware design-space exploration of mixed-precision quantization."""
+"""Hardware-aware design-space exploration of mixed-precision quantization.
+
+The names below are loaded on first use, so that reading profiles or run folders does not load torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hwdse.capture import Capture, capture
+    from hwdse.evaluate import Evaluation, evaluation_of, top1_on
+    from hwdse.formats import Precision
+    from hwdse.front import Front
+    from hwdse.graph import BitConfig, LayerGraph
+    from hwdse.hardware import HardwareProfile, list_profiles, load_profile
+    from hwdse.infeasible import Infeasible
+    from hwdse.quantize.network import Recipe
+    from hwdse.study import Budget, Study, explore
+
+_HOMES = {
+    "BitConfig": "hwdse.graph",
+    "Budget": "hwdse.study",
+    "Capture": "hwdse.capture",
+    "Evaluation": "hwdse.evaluate",
+    "Front": "hwdse.front",
+    "HardwareProfile": "hwdse.hardware",
+    "Infeasible": "hwdse.infeasible",
+    "LayerGraph": "hwdse.graph",
+    "Precision": "hwdse.formats",
+    "Recipe": "hwdse.quantize.network",
+    "Study": "hwdse.study",
+    "capture": "hwdse.capture",
+    "evaluation_of": "hwdse.evaluate",
+    "explore": "hwdse.study",
+    "list_profiles": "hwdse.hardware",
+    "load_profile": "hwdse.hardware",
+    "top1_on": "hwdse.evaluate",
+}
+
+__all__ = [
+    "BitConfig",
+    "Budget",
+    "Capture",
+    "Evaluation",
+    "Front",
+    "HardwareProfile",
+    "Infeasible",
+    "LayerGraph",
+    "Precision",
+    "Recipe",
+    "Study",
+    "capture",
+    "evaluation_of",
+    "explore",
+    "list_profiles",
+    "load_profile",
+    "top1_on",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hwdse' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -11,7 +11,6 @@ from typing import Annotated
 
 import typer
 
-from hwdse import commands
 from hwdse.commands.screen import fail
 from hwdse.errors import HwdseError
 
@@ -35,7 +34,9 @@ DevicesOption = Annotated[list[str] | None, typer.Option("--device", help="Devic
 @profiles_app.command("list")
 def profiles_list(json: JsonOption = False) -> None:
     """List the hardware profiles that are found."""
-    commands.profiles.show_list(as_json=json)
+    from hwdse.commands.profiles import show_list
+
+    show_list(as_json=json)
 
 
 @profiles_app.command("show")
@@ -43,7 +44,9 @@ def profiles_show(
     name: Annotated[str, typer.Argument(help="Profile name, or a TOML file.")], json: JsonOption = False
 ) -> None:
     """Show one profile: what it supports, its figures and where they come from."""
-    commands.profiles.show(name, as_json=json)
+    from hwdse.commands.profiles import show
+
+    show(name, as_json=json)
 
 
 @profiles_app.command("check")
@@ -51,7 +54,9 @@ def profiles_check(
     names: Annotated[list[str] | None, typer.Argument(help="Profile names or TOML files; all if absent.")] = None,
 ) -> None:
     """Check profiles and report every fault with its path in the file."""
-    commands.profiles.check(names or [])
+    from hwdse.commands.profiles import check
+
+    check(names or [])
 
 
 @app.command()
@@ -61,7 +66,9 @@ def analyze(
     json: JsonOption = False,
 ) -> None:
     """Write layers, tensor statistics and the sensitivity of every (group, candidate)."""
-    commands.explore.analyze(experiment, out, as_json=json)
+    from hwdse.commands.explore import analyze
+
+    analyze(experiment, out, as_json=json)
 
 
 @app.command()
@@ -76,9 +83,11 @@ def explore(
     json: JsonOption = False,
 ) -> None:
     """Explore an experiment: measured Pareto fronts for every device, from one pool of evaluations."""
-    commands.explore.explore_experiment(
+    from hwdse.commands.explore import Options, explore_experiment
+
+    explore_experiment(
         experiment,
-        commands.explore.Options(
+        Options(
             out=out,
             devices=tuple(device or ()),
             seed=seed,
@@ -93,7 +102,9 @@ def explore(
 @app.command()
 def compare(run: RunArgument, device: DevicesOption = None, json: JsonOption = False) -> None:
     """Compare the devices of a run."""
-    commands.answer.compare(run, devices=tuple(device or ()), as_json=json)
+    from hwdse.commands.answer import compare
+
+    compare(run, devices=tuple(device or ()), as_json=json)
 
 
 @app.command()
@@ -106,15 +117,17 @@ def pick(
     json: JsonOption = False,
 ) -> None:
     """Pick one configuration for a device under limits, or learn what stands in the way (exit code 3)."""
-    commands.answer.pick(
-        run, device, maximum=maximum or [], minimum=minimum or [], minimize=minimize, as_json=json
-    )
+    from hwdse.commands.answer import pick
+
+    pick(run, device, maximum=maximum or [], minimum=minimum or [], minimize=minimize, as_json=json)
 
 
 @app.command()
 def report(run: RunArgument, json: JsonOption = False) -> None:
     """Draw the figures of a run."""
-    commands.answer.report(run, as_json=json)
+    from hwdse.commands.answer import report
+
+    report(run, as_json=json)
 
 
 def main() -> None:

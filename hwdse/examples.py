@@ -57,7 +57,9 @@ def _data() -> tuple[torch.Tensor, torch.Tensor]:
     try:
         from sklearn.datasets import load_digits
     except ModuleNotFoundError as error:
-        raise InputError("expected scikit-learn for the digits example, got none; pip install hwdse[examples]") from error
+        raise InputError(
+            "expected scikit-learn for the digits example, got none; pip install hwdse[examples]"
+        ) from error
     bunch = load_digits()
     order = torch.randperm(len(bunch.target), generator=torch.Generator().manual_seed(0))
     images = torch.from_numpy(bunch.images).float()[:, None] / 16.0
@@ -84,7 +86,7 @@ def digits(seed: int = 0) -> nn.Module:
         for batch in order.split(64)[: len(images) // 64]:
             loss = functional.cross_entropy(model(images[batch]), labels[batch])
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             schedule.step()
     return model.eval()

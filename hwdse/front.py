@@ -182,7 +182,7 @@ class Front:
     def _preference(self, limits: list[Limit], target: Objective | None) -> list[Objective]:
         """Return the objectives in the order in which a row is chosen: the first decides, the others break ties."""
         quality_columns = {quality.column for quality in self.qualities}
-        cost_limited = any(limit.column not in quality_columns for limit in limits)
+        cost_limited = any(_without_interval(limit.column) not in quality_columns for limit in limits)
         if target is not None:
             order = [target, *self.qualities, *self.costs]
         elif cost_limited or not self.costs:
@@ -206,7 +206,7 @@ class Front:
         known = [c for c in self.table.columns if pd.api.types.is_numeric_dtype(self.table[c]) and c not in KEY_COLUMNS]
         if name in known:
             raised = {o.column for o in self.objectives if o.maximize}
-            return Objective(name, name, name.removesuffix("_low").removesuffix("_high") in raised)
+            return Objective(name, name, _without_interval(name) in raised)
         names = sorted({objective.name for objective in self.objectives} | set(known))
         close = difflib.get_close_matches(name, names, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
@@ -220,3 +220,8 @@ class Front:
         """Return an objective's values, minimised, ``(rows,)``."""
         values = self._values(objective.column)
         return -values if objective.maximize else values
+
+
+def _without_interval(column: str) -> str:
+    """Return the quality column whose interval ends in ``column``, or ``column`` itself."""
+    return column.removesuffix("_low").removesuffix("_high")

@@ -237,7 +237,7 @@ def _joint_lever(limits: Sequence[Limit], values: NDArray[np.float64], labels: S
 def _move(limit: Limit, value: float) -> str:
     """Return a sentence that moves a bound to ``value``, rounded to the side that still admits it."""
     rounding = ROUND_CEILING if limit.sign > 0 else ROUND_FLOOR
-    bound = float(Context(prec=6, rounding=rounding).create_decimal_from_float(value))
+    bound = float(Context(prec=6, rounding=rounding).create_decimal(repr(value)))
     verb = "raise" if bound > limit.value else "lower"
     return f"{verb} {limit.name} from {limit.value:.10g} to {bound:.10g}"
 

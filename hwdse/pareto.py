@@ -194,7 +194,7 @@ def epsilon_non_dominated(points: ArrayLike, epsilon: ArrayLike) -> NDArray[np.b
     InputError
         If ``points`` is not ``(n, m)`` and finite, or ``epsilon`` is not positive or of another length.
 
-    >>> epsilon_non_dominated([[0.0, 0.9], [0.1, 0.8], [0.9, 0.0]], 0.5).tolist()
+    >>> epsilon_non_dominated([[0.0, 0.9], [0.1, 0.6], [0.9, 0.0]], 0.5).tolist()
     [False, True, True]
     """
     p = _as_points(points, finite=True)

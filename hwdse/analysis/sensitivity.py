@@ -38,7 +38,7 @@ class Sensitivity:
         Names, in row order.
     candidates
         Precisions, in column order.
-    values
+    scores
         ``(groups, candidates)`` by method, the mean over samples.
     samples
         Number of samples.
@@ -46,7 +46,7 @@ class Sensitivity:
 
     groups: tuple[str, ...]
     candidates: tuple[Precision, ...]
-    values: Mapping[str, NDArray[np.float64]]
+    scores: Mapping[str, NDArray[np.float64]]
     samples: int
 
 

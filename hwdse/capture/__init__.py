@@ -7,9 +7,11 @@ all come from it, and the executable program that comes with it is what :mod:`hw
 from __future__ import annotations
 
 import re
+import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -166,3 +168,13 @@ def _layer(site: Site, flow: Flow, storage: Storage) -> Layer:
         second_input=None if weighted else flow.root(second).name,
         second_shape=() if weighted else flow.shape(second),
     )
+
+
+class _CallableModule(ModuleType):
+    """The module, callable: ``hwdse.capture`` is the function whether or not the module was imported first."""
+
+    def __call__(self, model: nn.Module, example_inputs: Any, *, dynamic_dims: Sequence[int] = (0,)) -> Capture:
+        return capture(model, example_inputs, dynamic_dims=dynamic_dims)
+
+
+sys.modules[__name__].__class__ = _CallableModule

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import typer
 
 from hwdse.commands.screen import CONSOLE, fail, print_json
 from hwdse.errors import InputError
+from hwdse.files import write_json
 from hwdse.infeasible import Infeasible
-from hwdse.report import RunTables, write_report
+from hwdse.report.fronts import load_front
+from hwdse.report.tables import RunTables
 from hwdse.report.terminal import compare_rows, compare_table, pick_table
-from hwdse.study.folder import write_json
+from hwdse.report.write import write_report
 
 __all__ = ["compare", "default_picks", "pick", "report", "show_picks"]
 
@@ -24,30 +27,29 @@ def pick(
     run: Path, device: str, *, maximum: Sequence[str], minimum: Sequence[str], minimize: str | None, as_json: bool
 ) -> None:
     """Pick a configuration, write ``pick.json`` and show it; exit 3 with the reason if there is none."""
-    tables = RunTables.load(run)
-    front = tables.front(device)
+    front = load_front(run, device)
     row = front.pick_row(maximum=_limits(maximum), minimum=_limits(minimum), minimize=minimize)
     if isinstance(row, Infeasible):
         if as_json:
-            print_json({"device": device, "infeasible": str(row)})
+            print_json({"device": device, "infeasible": asdict(row)})
         else:
             fail(f"infeasible on {device}: {row}")
         raise typer.Exit(INFEASIBLE)
-    picked = _picked(front.table.iloc[row].to_dict())
+    picked = _picked(device, front.table.iloc[row].to_dict())
     write_json(run / device / "pick.json", picked)
     if as_json:
-        print_json({"device": device, **picked})
+        print_json(picked)
     else:
-        show_picks(run, {device: picked})
+        show_picks(run, [picked])
 
 
 def compare(run: Path, *, devices: Sequence[str], as_json: bool) -> None:
     """Compare the devices of a run side by side."""
     tables = RunTables.load(run, devices=devices or None)
     if as_json:
-        print_json({"run": str(run), "devices": compare_rows(tables)})
+        print_json({"run": str(run), "devices": compare_rows(tables, drop=tables.max_drop)})
     else:
-        CONSOLE.print(compare_table(tables))
+        CONSOLE.print(compare_table(tables, drop=tables.max_drop))
 
 
 def report(run: Path, *, as_json: bool) -> None:
@@ -59,34 +61,35 @@ def report(run: Path, *, as_json: bool) -> None:
         CONSOLE.print(str(path), markup=False, soft_wrap=True)
 
 
-def default_picks(run: Path) -> dict[str, dict[str, Any]]:
+def default_picks(run: Path) -> list[dict[str, Any]]:
     """Pick for every device the cheapest configuration within the run's allowed drop, and write the picks.
 
     A device where none is within the drop gets its most accurate one; a device with nothing measured gets none.
     """
     tables = RunTables.load(run)
-    lowest = tables.full_precision.quality - float(tables.resolved["max_drop"])
-    picks = {}
-    for device in tables.devices:
-        front = tables.front(device)
-        if not len(front):
+    picks = []
+    for device, result in tables.results.items():
+        if result.emptiness:
             continue
-        row = front.pick_row(minimum={"accuracy": lowest})
+        front = load_front(run, device, tables=tables)
+        drop = f"{tables.quality.drop}"
+        row = front.pick_row(maximum={drop: tables.max_drop}, minimize=next(iter(tables.costs)))
         if isinstance(row, Infeasible):
-            row = int(front.table[front.qualities[0].column].to_numpy().argmax())
-        picks[device] = _picked(front.table.iloc[row].to_dict())
-        write_json(run / device / "pick.json", picks[device])
+            row = int(front.table[tables.quality.column].to_numpy().argmax())
+        picks.append(_picked(device, front.table.iloc[row].to_dict()))
+        write_json(run / device / "pick.json", picks[-1])
     return picks
 
 
-def show_picks(run: Path, picks: Mapping[str, Mapping[str, Any]]) -> None:
+def show_picks(run: Path, picks: Sequence[Mapping[str, Any]]) -> None:
     """Print a table of picked configurations, one per device."""
     CONSOLE.print(pick_table(RunTables.load(run), picks))
 
 
-def _picked(row: Mapping[Any, Any]) -> dict[str, Any]:
+def _picked(device: str, row: Mapping[Any, Any]) -> dict[str, Any]:
     """Return a row of a front as plain numbers and text."""
-    return {str(key): value.item() if hasattr(value, "item") else value for key, value in row.items()}
+    plain = {str(key): value.item() if hasattr(value, "item") else value for key, value in row.items()}
+    return {"device": device, **plain}
 
 
 def _limits(texts: Sequence[str]) -> dict[str, float]:

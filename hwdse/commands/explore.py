@@ -10,8 +10,8 @@ from hwdse.capture import Capture, capture
 from hwdse.commands.answer import default_picks, show_picks
 from hwdse.commands.screen import CONSOLE, print_json, watched
 from hwdse.errors import InputError
-from hwdse.files import write_csv
 from hwdse.experiment import Experiment, Inputs, load_experiment, make_inputs
+from hwdse.files import write_csv
 from hwdse.hardware import load_profile
 from hwdse.progress import Progress
 from hwdse.quantize.network import Recipe
@@ -149,7 +149,7 @@ def _recipe(experiment: Experiment) -> Recipe:
 def _ranking(states: Any) -> str:
     """Return the most sensitive groups of the first scheme in words."""
     state = next(iter(states.values()))
-    values = state.sensitivity.values["kl"]
+    values = state.sensitivity.scores["kl"]
     rows = []
     for c, candidate in enumerate(state.sensitivity.candidates):
         order = values[:, c].argsort()[::-1][:5]

@@ -287,7 +287,7 @@ class _Compiler:
         if not is_elementwise(node) or node.kwargs:
             return None
         args = node.args
-        name, overload = base_name(node), node.target._overloadname
+        name, overload = base_name(node), node.target._overloadname  # type: ignore[union-attr]
         if name == "relu" and self._is_free(node, args[0]):
             return torch.relu_, args
         packet = getattr(torch.ops.aten, f"{name}_", None)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hwdse.formats import Precision
 from hwdse.report.drawing import DOUBLE_INCHES, Drawing, Look, look_of, new_figure, sentence_figure
-from hwdse.report.summary import DEFAULT_DROP, best_quality, cheapest_within
+from hwdse.report.summary import best_quality, cheapest_within
 from hwdse.report.tables import DeviceTables, RunTables
 from hwdse.report.words import drop_text, elide, number, precision_counts, quality_text, split_column
 
@@ -33,10 +33,10 @@ def chosen_row(tables: RunTables, device: DeviceTables) -> tuple[pd.Series, str]
     if device.pick is not None:
         return device.picked.iloc[0], "the picked configuration"
     quality = tables.quality
-    cheapest = cheapest_within(tables, device, drop=DEFAULT_DROP)
+    cheapest = cheapest_within(tables, device, drop=tables.max_drop)
     words, _, _ = split_column(tables.main_cost)
     if cheapest is not None:
-        within = drop_text(quality.name, DEFAULT_DROP)
+        within = drop_text(quality.name, tables.max_drop)
         return cheapest, f"lowest {words.lower()} with a drop of at most {within}, as nothing was picked"
     best = best_quality(tables, device)
     assert best is not None

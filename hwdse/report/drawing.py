@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
+from hwdse.files import write_bytes
+
 __all__ = [
     "DOUBLE_INCHES",
     "SINGLE_INCHES",
@@ -35,7 +36,6 @@ __all__ = [
     "set_log",
     "spans_decade",
     "style",
-    "write_whole",
 ]
 
 SINGLE_INCHES, DOUBLE_INCHES = 3.5, 7.2
@@ -149,14 +149,6 @@ def limit_x(axes: Axes, values: NDArray[np.float64]) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(5))
 
 
-def write_whole(path: Path, content: bytes) -> Path:
-    """Write a file under another name, then rename it: a reader never sees half of it."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
-    return path
-
-
 def _rendered(figure: Figure, suffix: str) -> bytes:
     buffer = io.BytesIO()
     # Neither the date nor the software belongs to the result: the same tables give the same bytes.
@@ -168,7 +160,7 @@ def _rendered(figure: Figure, suffix: str) -> bytes:
 def save(drawing: Drawing, folder: Path) -> list[Path]:
     """Write a drawing as PDF and PNG with its numbers as CSV, and return the three paths. Call inside :func:`style`."""
     pictures = [
-        write_whole(folder / f"{drawing.name}.{suffix}", _rendered(drawing.figure, suffix)) for suffix in ("pdf", "png")
+        write_bytes(folder / f"{drawing.name}.{suffix}", _rendered(drawing.figure, suffix)) for suffix in ("pdf", "png")
     ]
     numbers = drawing.points.to_csv(index=False, lineterminator="\n").encode()
-    return [*pictures, write_whole(folder / f"{drawing.name}.csv", numbers)]
+    return [*pictures, write_bytes(folder / f"{drawing.name}.csv", numbers)]

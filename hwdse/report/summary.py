@@ -6,12 +6,9 @@ import numpy as np
 import pandas as pd
 
 from hwdse.pareto import hypervolume
-from hwdse.report.tables import DeviceTables, RunTables
+from hwdse.report.tables import DEFAULT_DROP, DeviceTables, RunTables
 
 __all__ = ["DEFAULT_DROP", "best_quality", "cheapest", "cheapest_within", "front_hypervolume"]
-
-DEFAULT_DROP = 0.01
-"""Drop from full precision that counts as small: one point of accuracy."""
 
 
 def best_quality(tables: RunTables, device: DeviceTables) -> pd.Series | None:

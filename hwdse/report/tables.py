@@ -16,7 +16,10 @@ from pydantic import BaseModel, ValidationError
 from hwdse.errors import RunFolderError
 from hwdse.report.words import PERCENT, axis_label
 
-__all__ = ["DeviceTables", "FullPrecision", "Quality", "RunTables"]
+DEFAULT_DROP = 0.01
+"""Drop of quality that a pick may have where the experiment does not say."""
+
+__all__ = ["DEFAULT_DROP", "DeviceTables", "FullPrecision", "Quality", "RunTables"]
 
 
 class FullPrecision(BaseModel):
@@ -45,6 +48,8 @@ class _Resolved(BaseModel):
     full_precision: FullPrecision
     device_notes: dict[str, str] = {}
     infeasible: dict[str, str] = {}
+    reach: dict[str, dict[str, float]] = {}
+    max_drop: float = DEFAULT_DROP
 
 
 @dataclass(frozen=True)
@@ -167,6 +172,10 @@ class RunTables:
         One row per layer in execution order.
     results
         Tables by device, for the devices that were asked for.
+    reach
+        By device, column to a value that no configuration of the design space is better than.
+    max_drop
+        Drop of quality that a pick may have where nobody says otherwise.
     """
 
     run: Path
@@ -178,6 +187,8 @@ class RunTables:
     full_precision: FullPrecision
     layers: pd.DataFrame
     results: Mapping[str, DeviceTables]
+    reach: Mapping[str, Mapping[str, float]]
+    max_drop: float
 
     @classmethod
     def load(cls, run: Path, *, devices: Sequence[str] | None = None) -> RunTables:
@@ -209,6 +220,8 @@ class RunTables:
             full_precision=resolved.full_precision,
             layers=layers,
             results=results,
+            reach=resolved.reach,
+            max_drop=resolved.max_drop,
         )
 
     @property

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from hwdse.files import write_text
 from hwdse.report.bits import draw_bits
 from hwdse.report.devices import draw_devices
-from hwdse.report.drawing import save, style, write_whole
+from hwdse.report.drawing import save, style
 from hwdse.report.pareto import draw_pareto
 from hwdse.report.tables import RunTables
 
@@ -33,10 +34,9 @@ def write_report(run: Path, *, devices: Sequence[str] | None = None) -> list[Pat
     """
     tables = RunTables.load(run, devices=devices)
     folder = run / "figures"
-    folder.mkdir(exist_ok=True)
     with style():
         drawings = [draw(tables, name) for name in tables.results for draw in (draw_pareto, draw_bits)]
         drawings.append(draw_devices(tables))
         paths = [path for drawing in drawings for path in save(drawing, folder)]
     captions = [f"# Figures of {tables.name}", *(f"**{drawing.name}.** {drawing.caption}" for drawing in drawings)]
-    return [*paths, write_whole(folder / "captions.md", "\n\n".join([*captions, ""]).encode())]
+    return [*paths, write_text(folder / "captions.md", "\n\n".join([*captions, ""]))]

@@ -24,7 +24,7 @@ from hwdse.space import DesignSpace
 
 __all__ = ["search"]
 
-CELLS = 50_000  # longest list that is kept whole, and cost cells of the grid that a longer one is thinned on
+CELLS = 20_000  # longest list that is kept whole, and cost cells of the grid that a longer one is thinned on
 GRID_BITS = 48  # costs become integers of this many bits, so that sums do not depend on their order
 TIE = 2.0**8  # costs this near in those integers, 1e-12 of the range, count as equal
 
@@ -115,12 +115,13 @@ def _prune(costs: NDArray[np.float64], harms: NDArray[np.float64], within: NDArr
 
 
 def _thin(costs: NDArray[np.float64], kept: NDArray[np.intp]) -> tuple[NDArray[np.intp], float]:
-    """Return the least harmful (costliest) entry of every cost cell, and the width of a cell."""
+    """Return the least harmful (costliest) entry of every cost cell and the cheapest of all, and a cell's width."""
     c = costs[kept]
     width = float(c[-1] - c[0]) / CELLS
     cell = np.minimum(np.floor((c - c[0]) / width), CELLS - 1)
     last = np.ones(len(cell), dtype=bool)
     last[:-1] = cell[1:] != cell[:-1]
+    last[0] = True
     return kept[last], width
 
 

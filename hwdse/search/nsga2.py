@@ -106,7 +106,7 @@ def _knots(values: NDArray[np.float64]) -> list[NDArray[np.float64]]:
 def _evened(values: NDArray[np.float64], knots: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return ``values`` on a scale on which neighbouring ``knots`` are 1 apart, straight lines between and beyond."""
     if len(knots) == 1:
-        return values - knots[0]
+        return np.asarray(values - knots[0])
     left = np.clip(np.searchsorted(knots, values) - 1, 0, len(knots) - 2)
     return np.asarray(left + (values - knots[left]) / (knots[left + 1] - knots[left]))
 

@@ -106,7 +106,7 @@ class DeviceProblem:
         table = cost_table(graph, profile, candidates, metrics=needed)
         chosen = [sensitivity.candidates.index(c) for c in candidates]
         space = DesignSpace.from_costs(graph, table, fixed=fixed)
-        space = space.with_metric(LOSS, sensitivity.values["kl"][:, chosen])
+        space = space.with_metric(LOSS, sensitivity.scores["kl"][:, chosen])
         problem = cls(profile, graph, space, objectives, limits)
         problem._search(np.random.default_rng(seed), costs)
         return problem

@@ -174,9 +174,7 @@ def prepare(
         for sentence in problems[profile.name].warnings:
             progress.warn(sentence)
         progress.advance()
-    return Prepared(
-        captured, program, question, histograms, problems, states, Evaluator(evaluation), identity
-    )
+    return Prepared(captured, program, question, histograms, problems, states, Evaluator(evaluation), identity)
 
 
 def check_same_network(model: nn.Module, captured: Capture) -> None:

@@ -1,8 +1,8 @@
 """Which configuration to measure next: the one that promises to add most to a device's measured front.
 
-Predicted loss becomes predicted quality by a monotone map fitted to everything measured under the scheme. Candidates are
-the predicted front and the neighbours of the measured one; their worth is the hypervolume that they would add, one cost
-at a time.
+Predicted loss becomes predicted quality by a monotone map fitted to everything measured under the scheme. Candidates
+are the predicted front and the neighbours of the measured one; their worth is the hypervolume that they would add, one
+cost at a time.
 """
 
 from __future__ import annotations
@@ -100,8 +100,11 @@ def propose(
         )
         best = int(np.argmax(gain))
         if gain[best] > 1e-9 * reference.prod():
-            return candidates[best]
-    return candidates[_remotest(_log(values[:, problem.space.columns.index(LOSS.name)]), known, problem)]
+            break
+    else:
+        best = _remotest(_log(values[:, problem.space.columns.index(LOSS.name)]), known, problem)
+    chosen: Genes = candidates[best]
+    return chosen
 
 
 def _candidates(
@@ -129,7 +132,7 @@ def _candidates(
 
 def _neighbours(problem: DeviceProblem, genes: Genes) -> tuple[Genes, NDArray[np.int64]]:
     """Return all configurations that differ from one of ``genes`` in one group, and the index of that one."""
-    n, groups = genes.shape
+    groups = genes.shape[1]
     found, parents = [], []
     for g in range(groups):
         for choice in np.flatnonzero(problem.space.allowed[g]):

@@ -136,4 +136,6 @@ class Recorder:
 
 def _address(profile: HardwareProfile) -> str:
     """Return a text that differs where two profiles differ."""
-    return fingerprint({"spec": profile.spec.model_dump_json(), "table": repr(sorted(map(repr, profile.table.entries.items())))})
+    return fingerprint(
+        {"spec": profile.spec.model_dump_json(), "table": repr(sorted(map(repr, profile.table.entries.items())))}
+    )

@@ -113,7 +113,7 @@ def sensitivity_table(sensitivities: Mapping[str, Sensitivity]) -> pd.DataFrame:
             "scheme": scheme,
             "group": group,
             "candidate": str(candidate),
-            **{method: float(values[g, c]) for method, values in sensitivity.values.items()},
+            **{method: float(scores[g, c]) for method, scores in sensitivity.scores.items()},
             "samples": sensitivity.samples,
         }
         for scheme, sensitivity in sensitivities.items()
@@ -133,8 +133,8 @@ def read_sensitivity(
         return None
     shape = (len(groups), len(candidates))
     ordered = rows.loc[wanted]
-    values = {m: ordered[m].to_numpy(dtype=np.float64).reshape(shape) for m in ("kl", "sqnr_db")}
-    return Sensitivity(groups, candidates, values, int(ordered["samples"].iloc[0]))
+    scores = {m: ordered[m].to_numpy(dtype=np.float64).reshape(shape) for m in ("kl", "sqnr_db")}
+    return Sensitivity(groups, candidates, scores, int(ordered["samples"].iloc[0]))
 
 
 def costs_table(problem: DeviceProblem) -> pd.DataFrame:

@@ -10,11 +10,12 @@ from hwdse.search import exact
 
 def front_of(values):
     """The distinct non-dominated values, by the definition."""
+    values = np.unique(values, axis=0)
     better = (values[:, None] <= values[None]).all(2) & (values[:, None] < values[None]).any(2)
-    return np.unique(values[~better.any(axis=0)], axis=0)
+    return values[~better.any(axis=0)]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_exact_equals_enumeration(data, draw_space, enumerate_space):
     space = draw_space(data)
@@ -72,15 +73,16 @@ def test_a_long_front_is_thinned_within_the_reported_tolerance(make_space, rng, 
     space = make_space(unary)
     whole = exact.search(space, ("m0", "m1"), rng=rng)
     assert whole.exact is False
-    assert len(whole.genes) <= exact.CELLS
+    assert len(whole.genes) <= exact.CELLS + 1
     monkeypatch.setattr(exact, "CELLS", 100)
     thinned = exact.search(space, ("m0", "m1"), rng=rng)
-    assert len(thinned.genes) <= 100
+    assert len(thinned.genes) <= 101
     assert thinned.exact is False
     assert 0 < thinned.tolerance < 65536 * 0.2
     harms = np.arange(65536.0)
     costs = 65535 - harms
     for found in (whole, thinned):
+        assert found.values[[0, -1]].tolist() == [[65535.0, 0.0], [0.0, 65535.0]]
         by_harm = np.searchsorted(np.sort(found.values[:, 0]), harms, side="right") - 1
         assert (by_harm >= 0).all()
         reached = np.sort(found.values[:, 1])[::-1][by_harm]
