@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 from matplotlib.lines import Line2D
 
+from hwdse.formats import Precision
 from hwdse.report.drawing import DOUBLE_INCHES, Drawing, limit_x, look_of, new_figure, sentence_figure, set_log
 from hwdse.report.pareto import Window, draw_reference, shows_reference, staircase, window_of
 from hwdse.report.tables import DeviceTables, RunTables
@@ -48,14 +49,20 @@ def draw_devices(tables: RunTables) -> Drawing:
 def relative_cost(device: DeviceTables, column: str) -> tuple[pd.Series, str]:
     """Return the front's cost relative to a configuration of the same device, and the words for that configuration.
 
-    It is the uniform configuration that costs most, usually 8 bits everywhere; where no uniform one was measured,
-    the costliest measured one.
+    It is the uniform configuration of the widest precision, usually 8 bits everywhere; where no uniform one was
+    measured, the costliest measured one.
     """
     uniform = device.measured[device.measured["uniform"] != ""]
-    source = device.measured if uniform.empty else uniform
-    row = source.iloc[int(source[column].to_numpy(float).argmax())]
-    words = f"uniform {row['uniform']}" if row["uniform"] else "the costliest measured"
-    return device.front[column] / row[column], words
+    if uniform.empty:
+        return device.front[column] / device.measured[column].max(), "the costliest measured"
+    row = uniform.iloc[int(np.argmax([_width(text) for text in uniform["uniform"]]))]
+    return device.front[column] / row[column], f"uniform {row['uniform']}"
+
+
+def _width(precision: str) -> int:
+    """Return the bits of a weight and an activation together."""
+    parsed = Precision.parse(precision)
+    return parsed.weights.bits + parsed.activations.bits
 
 
 def _common_window(tables: RunTables, present: list[DeviceTables]) -> Window:
@@ -81,7 +88,7 @@ def _draw_multiples(
             axes.set_xticks([])
         else:
             _draw_front(axes, tables, device, device.front[tables.main_cost], intervals=True)
-            _limit(axes, tables, [_drawn(tables, device, device.front[tables.main_cost], window)], window)
+            _limit(axes, tables, [_drawn(tables, device, device.front[tables.main_cost], window)], window, ticks=3)
     for axes in grid[:, 0]:
         axes.set_ylabel(tables.quality.label)
 
@@ -124,9 +131,9 @@ def _draw_front(axes: Axes, tables: RunTables, device: DeviceTables, cost: pd.Se
     axes.plot(x, y, look.marker, color=look.colour, markersize=3.2, mec="white", mew=0.3, zorder=4)
 
 
-def _limit(axes: Axes, tables: RunTables, costs: list[pd.Series], window: Window) -> None:
+def _limit(axes: Axes, tables: RunTables, costs: list[pd.Series], window: Window, *, ticks: int = 5) -> None:
     x = pd.concat(costs).to_numpy(float)
-    limit_x(axes, x)
+    limit_x(axes, x, ticks=ticks)
     if window.log:
         set_log(axes, "y")
     axes.set_ylim(tables.quality.factor * window.worst, tables.quality.factor * window.best)

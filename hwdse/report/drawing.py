@@ -136,17 +136,17 @@ def set_log(axes: Axes, which: str) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def limit_x(axes: Axes, values: NDArray[np.float64]) -> None:
-    """Fit the x axis around ``values``, logarithmic where they span a decade."""
+def limit_x(axes: Axes, values: NDArray[np.float64], *, ticks: int = 5) -> None:
+    """Fit the x axis around ``values``, logarithmic where they span a decade; differences under 1 % stay small."""
     lowest, highest = float(values.min()), float(values.max())
     if spans_decade(values):
         set_log(axes, "x")
         margin = (highest / lowest) ** 0.06
         axes.set_xlim(lowest / margin, highest * margin)
         return
-    margin = 0.06 * (highest - lowest) or 0.05 * abs(highest) or 1.0
+    margin = max(0.06 * (highest - lowest), 0.01 * abs(highest)) or 1.0
     axes.set_xlim(lowest - margin, highest + margin)
-    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_locator(MaxNLocator(ticks))
 
 
 def _rendered(figure: Figure, suffix: str) -> bytes:

@@ -9,14 +9,14 @@ from math import inf
 import numpy as np
 from numpy.typing import NDArray
 
-from hwdse.infeasible import Infeasible, Limit, explain
+from hwdse.infeasible import Limit, explain
 from hwdse.pareto import non_dominated
 from hwdse.search.integer_program import cheapest
 from hwdse.search.limits import as_columns, limited, within
 from hwdse.search.protocol import SearchResult
 from hwdse.space import DesignSpace
 
-__all__ = ["collect", "explain_limits"]
+__all__ = ["collect"]
 
 
 def collect(
@@ -31,6 +31,10 @@ def collect(
 ) -> SearchResult:
     """Return the front of ``genes`` ``(n, groups)`` within ``limits``, cheapest last objective first.
 
+    If none of them is within the limits, and the limited metrics add up, integer programs settle it: what they find
+    is returned, and what they cannot find is explained by their optima. Otherwise the explanation is the best among
+    ``genes``.
+
     Raises
     ------
     InputError
@@ -38,10 +42,18 @@ def collect(
     """
     columns = as_columns(space, objectives)
     metrics = space.evaluate(genes)
+    if not within(space, limits, metrics).any() and all(space.is_additive(limit.column) for limit in limits):
+        genes = np.concatenate([genes, _extremes(space, limits)])
+        metrics = space.evaluate(genes)
     kept = np.flatnonzero(within(space, limits, metrics))
-    infeasible = None if len(kept) else explain_limits(space, limits, tried=limited(space, limits, metrics))
+    if len(kept) == 0:
+        infeasible = explain(limits, limited(space, limits, metrics), reach=space.reach())
+        return SearchResult(
+            np.empty((0, len(space.groups)), dtype=np.uint8), np.empty((0, len(columns))), evaluations, exact,
+            0.0 if exact else tolerance, infeasible,
+        )  # fmt: skip
     values = metrics[kept][:, columns]
-    front = np.flatnonzero(non_dominated(values)) if len(kept) else np.empty(0, dtype=np.int64)
+    front = np.flatnonzero(non_dominated(values))
     front = front[np.lexsort(values[front].T)]
     return SearchResult(
         genes=np.asarray(genes)[kept[front]].astype(np.uint8),
@@ -49,23 +61,7 @@ def collect(
         evaluations=evaluations,
         exact=exact,
         tolerance=0.0 if exact else tolerance,
-        infeasible=infeasible,
     )
-
-
-def explain_limits(
-    space: DesignSpace, limits: Sequence[Limit], *, tried: NDArray[np.float64] | None = None
-) -> Infeasible:
-    """Return why no configuration meets ``limits``.
-
-    Where the limited metrics add up, the best values and relaxations are optima of integer programs. Otherwise they
-    are the best among ``tried``, the limited metrics ``(n, limits)`` of the configurations that were evaluated.
-    """
-    known = np.empty((0, len(limits))) if tried is None else tried
-    if all(space.is_additive(limit.column) for limit in limits):
-        genes = _extremes(space, limits)
-        known = np.concatenate([known, limited(space, limits, space.evaluate(genes))])
-    return explain(limits, known, reach=space.reach())
 
 
 def _extremes(space: DesignSpace, limits: Sequence[Limit]) -> NDArray[np.uint8]:

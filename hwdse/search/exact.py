@@ -17,7 +17,7 @@ from hwdse.errors import InputError
 from hwdse.infeasible import Limit
 from hwdse.search import milp
 from hwdse.search.collect import collect
-from hwdse.search.integer_program import require_additive
+from hwdse.search.integer_program import cheapest, require_additive
 from hwdse.search.limits import as_columns, as_limits
 from hwdse.search.protocol import SearchResult
 from hwdse.space import DesignSpace
@@ -57,6 +57,9 @@ def search(
         return milp.search(space, objectives, limits=limits, evaluations=evaluations, rng=rng, initial=initial)
     harm, cost = (_Axis.of(space, column, bounds) for column in columns)
     genes, width = _front(harm, cost, space.allowed)
+    if bounds:  # at a limit itself rounding decides, which the lists leave out: there the solver has the last word
+        corners = (cheapest(space, name, bounds) for name in objectives)
+        genes = np.concatenate([genes, *(corner[None] for corner in corners if corner is not None)])
     return collect(space, objectives, genes, limits=bounds, exact=width == 0, tolerance=width * cost.unit)
 
 

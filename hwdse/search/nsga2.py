@@ -28,6 +28,7 @@ from hwdse.space import DesignSpace
 __all__ = ["search"]
 
 SMALLEST, LARGEST = 20, 400  # population: a fiftieth of the budget, within these
+MATINGS = 20  # attempts at offspring that were not evaluated before
 
 
 def search(
@@ -41,7 +42,8 @@ def search(
 ) -> SearchResult:
     """Return all non-dominated configurations that NSGA-II met; see :class:`~hwdse.search.protocol.Searcher`.
 
-    No configuration is evaluated twice. Limits are constraints; only configurations within them are returned.
+    No configuration is evaluated twice, and a space no larger than the budget is evaluated whole. Limits are
+    constraints; only configurations within them are returned.
 
     Raises
     ------
@@ -50,8 +52,10 @@ def search(
     """
     if evaluations < 1:
         raise InputError(f"expected at least 1 evaluation, got {evaluations}; set the budget")
-    size = min(max(evaluations // 50, SMALLEST), LARGEST)
     columns, bounds = as_columns(space, objectives), as_limits(space, limits)
+    if space.size <= evaluations:
+        return collect(space, objectives, _every(space), limits=bounds, evaluations=space.size, exact=True)
+    size = min(max(evaluations // 50, SMALLEST), LARGEST)
     seeds = _seeds(space, objectives, evaluations, size, initial, rng)
     problem = _ConfigurationProblem(space, columns, bounds, _knots(space.evaluate(seeds)[:, columns]))
     population = problem.spread(seeds, size)
@@ -62,18 +66,25 @@ def search(
         mutation=_LadderMutation(space, additive_part(space, columns)[..., -1]),
         eliminate_duplicates=_Unseen(problem.seen),
     )
+    algorithm.mating.n_max_iterations = MATINGS
     algorithm.setup(problem, termination=NoTermination(), seed=int(rng.integers(2**31)), verbose=False)
     algorithm.ask()
     algorithm.tell(infills=population)
     while len(problem.seen) < evaluations:
         offspring = algorithm.ask()
-        if offspring is None:  # nothing new was found in a hundred matings: the space is exhausted
+        if offspring is None:  # everything near the population was evaluated before
             break
         offspring = offspring[: evaluations - len(problem.seen)]
         Evaluator().eval(problem, offspring)
         algorithm.tell(infills=offspring)
     genes = np.concatenate(problem.tried)
     return collect(space, objectives, genes, limits=bounds, evaluations=len(genes))
+
+
+def _every(space: DesignSpace) -> NDArray[np.uint8]:
+    """Return all configurations ``(size, groups)``."""
+    grids = np.meshgrid(*(np.flatnonzero(row).astype(np.uint8) for row in space.allowed), indexing="ij")
+    return np.stack([grid.ravel() for grid in grids], axis=1)
 
 
 def _seeds(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwdse.analysis.sensitivity import Sensitivity
-from hwdse.cost import collinear_pairs, cost_table, memory_limits, metric_column
+from hwdse.cost import Origin, collinear_pairs, cost_table, memory_limits, metric_column, provenance
 from hwdse.cost.model import DEFAULT_METRICS
 from hwdse.cost.table import Metric, Reduction
 from hwdse.errors import InputError
@@ -151,6 +151,19 @@ class DeviceProblem:
         """Return predicted loss and objectives ``(n, 1 + objectives)``."""
         values = self.space.evaluate(genes)
         return values[:, [self.space.columns.index(c) for c in (LOSS.name, *self.objectives)]]
+
+    @property
+    def note(self) -> str:
+        """How far the device's latencies can be trusted for this network, in a sentence."""
+        if not self.profile.has_measured_table:
+            return self.profile.accuracy_note
+        origins = provenance(self.graph, self.profile, self.space.candidates)
+        known = int((origins == Origin.TABLE).any(axis=1).sum())
+        total = len(self.graph.layers)
+        rest = f"batch of {self.profile.batch}; the others come from a closed form, an order of magnitude"
+        if known:
+            return f"{known} of {total} layers measured: those shapes are in {self.profile.name}'s table, {rest}"
+        return f"order of magnitude: no layer's shape is in the measured table of {self.profile.name}"
 
     def fits(self, genes: Genes) -> NDArray[np.bool_]:
         """Return ``(n,)``: True where the configuration fits the device's memories."""

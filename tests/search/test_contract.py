@@ -19,7 +19,7 @@ SEARCHERS = {
     "milp": milp.search,
     "nsga2": nsga2.search,
     "random": random_search.search,
-    "sensitivity": greedy.search_by_sensitivity,
+    "greedy_sensitivity": greedy.search_by_sensitivity,
 }
 every = pytest.mark.parametrize("search", SEARCHERS.values(), ids=SEARCHERS.keys())
 
@@ -83,3 +83,19 @@ def test_unknown_metrics_are_refused(search, make_space):
         search(space, ("m0", "cost"), evaluations=100, rng=rng)
     with pytest.raises(InputError, match=r"expected a metric of the space \(m0, m1\), got 'm7'"):
         search(space, ("m0", "m1"), limits={"m7": 1.0}, evaluations=100, rng=rng)
+
+
+@every
+def test_limits_that_can_be_met_are_never_called_infeasible(search, make_space):
+    # A narrow passage: the two limits admit few of 3^16 configurations, none of them on a walk along the front.
+    space = make_space(np.random.default_rng(3).random((16, 3, 4)))
+    genes = space.random(20_000, np.random.default_rng(0))
+    metrics = space.evaluate(genes)
+    best = metrics[:, 2:].sum(axis=1).argmin()
+    limits = {"m2": metrics[best, 2], "m3": metrics[best, 3]}
+    result = search(space, ("m0", "m1"), limits=limits, evaluations=300, rng=np.random.default_rng(1))
+    assert result.infeasible is None
+    assert len(result.genes) >= 1
+    reached = space.evaluate(result.genes)
+    assert (reached[:, 2] <= limits["m2"]).all()
+    assert (reached[:, 3] <= limits["m3"]).all()

@@ -66,6 +66,23 @@ def test_equal_layers_do_not_multiply_the_front(make_space, rng):
     np.testing.assert_allclose(result.values[:, 1], 4.0 + 0.2 * np.arange(41), rtol=1e-12)
 
 
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.75])
+def test_a_limit_that_rounding_reaches_is_met_exactly(make_space, share):
+    # Many ways to the same cost, 0.1 k, whose floating-point sums differ in the last place: some meet the limit.
+    rng = np.random.default_rng(0)
+    unary = np.stack([rng.random((18, 2)), np.tile([0.1, 0.4], (18, 1))], axis=2)
+    unary[:, 1, 0] = 0.0
+    space = make_space(unary)
+    every = np.array(np.unravel_index(np.arange(2**18), (2,) * 18)).T.astype(np.uint8)
+    values = space.evaluate(every)
+    costs = np.unique(values[:, 1])
+    assert len(costs) > 19
+    for limit in costs[np.searchsorted(costs, 1.8 + share * 5.4) + np.arange(-2, 3)]:
+        result = exact.search(space, ("m0", "m1"), limits={"m1": limit})
+        assert result.values[-1, 0] == pytest.approx(values[values[:, 1] <= limit, 0].min(), rel=1e-12)
+        assert result.values[-1, 1] <= limit
+
+
 def test_a_long_front_is_thinned_within_the_reported_tolerance(make_space, rng, monkeypatch):
     powers = 2.0 ** np.arange(16)
     unary = np.zeros((16, 2, 2))
