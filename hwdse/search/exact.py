@@ -57,7 +57,7 @@ def search(
         return milp.search(space, objectives, limits=limits, evaluations=evaluations, rng=rng, initial=initial)
     harm, cost = (_Axis.of(space, column, bounds) for column in columns)
     genes, width = _front(harm, cost, space.allowed)
-    if bounds:  # at a limit itself rounding decides, which the lists leave out: there the solver has the last word
+    if bounds:  # of costs that tie, the lists keep one, which may be on the wrong side of a limit: ask the solver too
         corners = (cheapest(space, name, bounds) for name in objectives)
         genes = np.concatenate([genes, *(corner[None] for corner in corners if corner is not None)])
     return collect(space, objectives, genes, limits=bounds, exact=width == 0, tolerance=width * cost.unit)

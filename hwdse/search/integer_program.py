@@ -17,7 +17,7 @@ from hwdse.space import DesignSpace
 __all__ = ["cheapest", "require_additive"]
 
 SPAN = 1e4  # every row is scaled to this range, so that the solver's absolute tolerance of 1e-6 is 1e-10 of it
-CUTS = 20  # configurations refused one by one before the limits are tightened instead
+CUTS = 8  # configurations refused one by one before the limits are tightened instead
 OPTIMAL, INFEASIBLE = 0, 2
 
 
@@ -38,8 +38,9 @@ def require_additive(space: DesignSpace, metrics: Sequence[str]) -> None:
 def cheapest(space: DesignSpace, metric: str, limits: Sequence[Limit] = ()) -> NDArray[np.uint8] | None:
     """Return genes ``(groups,)`` of the smallest ``metric`` within upper limits; ``None`` if nothing is within.
 
-    The solver works to a relative tolerance of about 1e-10; a solution that exceeds a limit by less than that is cut
-    off and the program solved again, so that the limits are hard.
+    The solver works to about 1e-10 of the range of a metric. A solution that exceeds a limit by less than that is cut
+    off and the program solved again, so that limits are hard. Where there are many such (equal sums that rounding
+    splits), the limits are tightened instead, from 1e-9 of the range on, until the solution meets them.
 
     Raises
     ------
@@ -54,9 +55,9 @@ def cheapest(space: DesignSpace, metric: str, limits: Sequence[Limit] = ()) -> N
     refused: list[NDArray[np.float64]] = []
     while True:
         constraints = [LinearConstraint(one_each, 1, 1)]
-        tighter = 1e-9 * SPAN if len(refused) > CUTS else 0.0
+        tighter = 0.0 if len(refused) <= CUTS else 1e-9 * SPAN * 10.0 ** (len(refused) - CUTS - 1)
         constraints += [LinearConstraint(row, -np.inf, bound - tighter) for row, bound in rows]
-        constraints += [LinearConstraint(cut[None], -np.inf, len(space.groups) - 1) for cut in refused]
+        constraints += [LinearConstraint(cut[None], -np.inf, len(space.groups) - 1) for cut in refused[:CUTS]]
         result = milp(
             objective,
             integrality=np.ones(len(groups), dtype=np.int64),

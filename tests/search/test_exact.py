@@ -67,8 +67,9 @@ def test_equal_layers_do_not_multiply_the_front(make_space, rng):
 
 
 @pytest.mark.parametrize("share", [0.25, 0.5, 0.75])
-def test_a_limit_that_rounding_reaches_is_met_exactly(make_space, share):
+def test_a_limit_that_rounding_decides_is_still_hard(make_space, share):
     # Many ways to the same cost, 0.1 k, whose floating-point sums differ in the last place: some meet the limit.
+    # What is found must meet it, and be no worse than what meets it with room to spare.
     rng = np.random.default_rng(0)
     unary = np.stack([rng.random((18, 2)), np.tile([0.1, 0.4], (18, 1))], axis=2)
     unary[:, 1, 0] = 0.0
@@ -79,8 +80,9 @@ def test_a_limit_that_rounding_reaches_is_met_exactly(make_space, share):
     assert len(costs) > 19
     for limit in costs[np.searchsorted(costs, 1.8 + share * 5.4) + np.arange(-2, 3)]:
         result = exact.search(space, ("m0", "m1"), limits={"m1": limit})
-        assert result.values[-1, 0] == pytest.approx(values[values[:, 1] <= limit, 0].min(), rel=1e-12)
+        best, safe = (values[values[:, 1] <= bound, 0].min() for bound in (limit, limit - 1e-6))
         assert result.values[-1, 1] <= limit
+        assert best - 1e-12 <= result.values[-1, 0] <= safe + 1e-12
 
 
 def test_a_long_front_is_thinned_within_the_reported_tolerance(make_space, rng, monkeypatch):
