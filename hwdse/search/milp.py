@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hwdse.errors import InputError
 from hwdse.infeasible import Limit
 from hwdse.search.collect import collect
-from hwdse.search.integer_program import cheapest, require_additive
+from hwdse.search.integer_program import cheapest, metric_span, require_additive
 from hwdse.search.limits import as_columns, as_limits
 from hwdse.search.protocol import SearchResult
 from hwdse.space import DesignSpace
@@ -20,7 +20,7 @@ from hwdse.space import DesignSpace
 __all__ = ["search"]
 
 PROGRAMS = 2000  # integer programs of one front, unless the caller says otherwise; each takes about 10 ms
-STEP = 1e-9  # costs this near, relative to their range, count as equal
+STEP = 1e-8  # costs this near, relative to their range, count as equal
 
 
 def search(
@@ -101,7 +101,7 @@ class _Boxes:
         least_harm = self._lowest(self.harm, self.cost)
         assert least_harm is not None  # the same limits as above
         points = [least_cost, least_harm]
-        step = _Step(STEP * (least_harm.cost - least_cost.cost), STEP * (least_cost.harm - least_harm.harm))
+        step = _Step(*(STEP * metric_span(self.space, metric) for metric in (self.cost, self.harm)))
         self._push(least_cost, least_harm, step)
         while self.open and self.solved + 4 <= self.budget:
             _, _, left, right = heappop(self.open)

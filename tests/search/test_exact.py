@@ -66,6 +66,22 @@ def test_equal_layers_do_not_multiply_the_front(make_space, rng):
     np.testing.assert_allclose(result.values[:, 1], 4.0 + 0.2 * np.arange(41), rtol=1e-12)
 
 
+def test_costs_that_tie_but_for_rounding_are_one_point(make_space):
+    # Costs k / 10: 0.1 + 0.2 is not 0.3 in floating point. In whole k, the least harm of every sum is a small table.
+    harms, steps = np.random.default_rng(2).random(40), np.arange(40) % 13 + 1
+    unary = np.zeros((40, 2, 2))
+    unary[:, 0, 0], unary[:, 1, 1] = harms, steps / 10
+    result = exact.search(make_space(unary), ("m0", "m1"))
+    least = np.full(steps.sum() + 1, np.inf)
+    least[0] = 0.0
+    for harm, step in zip(harms, steps, strict=True):
+        spared = np.concatenate([np.full(step, np.inf), least[:-step]])
+        least = np.minimum(least + harm, spared)
+    expected = [(h, k / 10) for k, h in enumerate(least) if h < least[:k].min(initial=np.inf) - 1e-12]
+    assert len(result.values) == len(expected)
+    np.testing.assert_allclose(result.values, expected, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("share", [0.25, 0.5, 0.75])
 def test_a_limit_that_rounding_decides_is_still_hard(make_space, share):
     # Many ways to the same cost, 0.1 k, whose floating-point sums differ in the last place: some meet the limit.

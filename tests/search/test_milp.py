@@ -16,7 +16,7 @@ def test_optimum_equals_enumeration_on_both_sides_of_every_switch(data, draw_spa
     space = draw_space(data, metrics=3, largest=6)
     genes, values = enumerate_space(space)
     first, second = (values[data.draw(st.integers(0, len(genes) - 1)), k] for k in (1, 2))
-    for bounds in ((first, second), (first - 1e-6, second), (first, second - 1e-6)):
+    for bounds in ((first, second), (first - 1e-6, second), (first, second - 1e-6), (first - 1e-7, second + 1e-7)):
         limits = [Limit("m1", "m1", 1, bounds[0]), Limit("m2", "m2", 1, bounds[1])]
         within = (values[:, 1] <= bounds[0]) & (values[:, 2] <= bounds[1])
         found = cheapest(space, "m0", limits)
@@ -118,3 +118,17 @@ def test_refuses_three_objectives(make_space, rng):
     space = make_space(np.random.default_rng(0).random((3, 2, 3)))
     with pytest.raises(InputError, match="expected 1 or 2 objectives, got 3"):
         milp.search(space, ("m0", "m1", "m2"), rng=rng)
+
+
+def test_a_program_that_presolve_calls_infeasible(make_space, enumerate_space):
+    # Feasible, with a limit just below a solution: HiGHS 1.12 loses it in presolve.
+    rng = np.random.default_rng(4)
+    unary = rng.integers(-3, 6, (4, 4, 4)) / 8
+    allowed = rng.random((4, 4)) < 0.8
+    allowed[np.arange(4), rng.integers(0, 4, 4)] = True
+    space = make_space(unary, allowed=allowed, constant=rng.integers(-9, 9, 4) / 4)
+    limits = [Limit("m2", "m2", 1, -1.0), Limit("m3", "m3", 1, -0.75), Limit("m1", "m1", 1, 1.62499998)]
+    _, values = enumerate_space(space)
+    within = (values[:, 1:] <= [1.62499998, -1.0, -0.75]).all(axis=1)
+    found = cheapest(space, "m0", limits)
+    assert space.evaluate(found[None])[0, 0] == values[within, 0].min() == 1.0
