@@ -26,15 +26,3 @@ def test_every_source_has_an_entry_in_the_bibliography(path: Path) -> None:
     keys = set(re.findall(r'source = "(\w+)"', path.read_text()))
     assert keys
     assert keys <= entries
-
-
-def test_every_key_of_a_docstring_has_an_entry_in_the_bibliography() -> None:
-    entries = set(re.findall(r"^@\w+\{(\w+),", (FOLDER / "references.bib").read_text(), flags=re.M))
-    source = FOLDER.parent / "hwdse"
-    cited = {
-        key
-        for folder in ("cost", "hardware")
-        for path in (source / folder).rglob("*.py")
-        for key in re.findall(r"\[(\w+)\]_", path.read_text())
-    }
-    assert cited <= entries
