@@ -16,6 +16,8 @@ from hwdse.errors import HwdseError
 
 __all__ = ["app", "main"]
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     help="Which number format should every layer of this network use, on this chip?",
     no_args_is_help=True,
@@ -85,18 +87,19 @@ def explore(
     """Explore an experiment: measured Pareto fronts for every device, from one pool of evaluations."""
     from hwdse.commands.explore import Options, explore_experiment
 
-    explore_experiment(
-        experiment,
-        Options(
-            out=out,
-            devices=tuple(device or ()),
-            seed=seed,
-            evaluations=budget_evaluations,
-            seconds=budget_seconds,
-            resume=resume,
-        ),
-        as_json=json,
+    options = Options(
+        out=out,
+        devices=tuple(device or ()),
+        seed=seed,
+        evaluations=budget_evaluations,
+        seconds=budget_seconds,
+        resume=resume,
     )
+    try:
+        explore_experiment(experiment, options, as_json=json)
+    except KeyboardInterrupt:  # here, since the command line's library ends the process without a word
+        fail("interrupted; what was measured is kept, go on with --resume")
+        raise typer.Exit(INTERRUPTED) from None
 
 
 @app.command()
@@ -140,6 +143,3 @@ def main() -> None:
     except OSError as error:
         fail(f"expected to read or write {error.filename or 'a file'}, got: {error.strerror or error}")
         sys.exit(2)
-    except KeyboardInterrupt:
-        fail("interrupted; what was measured is kept, go on with --resume")
-        sys.exit(130)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,10 +12,14 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from torch import nn
 
+from hwdse.cost import metric_column
 from hwdse.errors import InputError
 from hwdse.evaluate.metrics import METRICS, Evaluation, evaluation_of
 from hwdse.factories import load_factory
 from hwdse.formats import Precision
+from hwdse.hardware.faults import sentences
+from hwdse.plugins import plugin_names
+from hwdse.reason import reason_of
 
 __all__ = ["Experiment", "Inputs", "load_experiment"]
 
@@ -23,7 +27,7 @@ SCHEMA_VERSION = 1
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class ModelSection(_Section):
@@ -41,6 +45,13 @@ class DataSection(_Section):
     evaluation: str
     metric: str = "top1"
 
+    @field_validator("metric")
+    @classmethod
+    def _known_metric(cls, value: str) -> str:
+        if value not in METRICS and ":" not in value:
+            raise ValueError(f"expected {', '.join(METRICS)}, or file.py:function, got {value!r}")
+        return value
+
 
 class SpaceSection(_Section):
     """Candidate precisions, intersected with what each device supports, and layers that are not free."""
@@ -51,12 +62,20 @@ class SpaceSection(_Section):
     @field_validator("precisions")
     @classmethod
     def _parse_precisions(cls, value: list[str]) -> list[str]:
-        return [str(Precision.parse(text)) for text in value]
+        return [_precision(text) for text in value]
 
     @field_validator("fixed")
     @classmethod
     def _parse_fixed(cls, value: dict[str, str]) -> dict[str, str]:
-        return {name: str(Precision.parse(text)) for name, text in value.items()}
+        return {name: _precision(text) for name, text in value.items()}
+
+
+def _precision(text: str) -> str:
+    """Return a precision's name, checked."""
+    try:
+        return str(Precision.parse(text))
+    except InputError as error:
+        raise ValueError(str(error)) from error
 
 
 class ObjectivesSection(_Section):
@@ -65,12 +84,32 @@ class ObjectivesSection(_Section):
     maximize: list[Literal["accuracy"]] = Field(default=["accuracy"], min_length=1, max_length=1)
     minimize: list[str] = Field(min_length=1)
 
+    @field_validator("minimize")
+    @classmethod
+    def _are_costs(cls, value: list[str]) -> list[str]:
+        for name in value:
+            if name == "accuracy":
+                raise ValueError("expected costs to minimise, got accuracy; it is maximised")
+            try:
+                metric_column(name)
+            except InputError as error:
+                raise ValueError(str(error)) from error
+        return value
+
 
 class QuantizeSection(_Section):
     """How ranges are found."""
 
     weight_ranges: Literal["minmax", "mse"] = "minmax"
     activation_ranges: str = "mse"
+
+    @field_validator("activation_ranges")
+    @classmethod
+    def _known_calibrator(cls, value: str) -> str:
+        known = plugin_names("hwdse.calibrators")
+        if value not in known:
+            raise ValueError(f"expected one of {', '.join(known)}, got {value!r}")
+        return value
 
 
 class BudgetSection(_Section):
@@ -144,28 +183,22 @@ def load_experiment(path: Path) -> Experiment:
         If the file is missing, is no TOML, or has faults; all of them are named.
     """
     if not path.is_file():
-        raise InputError(f"expected an experiment file, got no file {path}")
+        raise InputError(f"expected an experiment file, got no file {path}; correct the path")
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"expected TOML in {path}, got a fault: {error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"expected TOML in {path}, got a fault: {error}; correct it") from error
+    version = raw.get("schema_version")
+    if version != SCHEMA_VERSION or isinstance(version, bool):
+        got = "nothing" if version is None else repr(version)
+        raise InputError(f"expected schema_version = {SCHEMA_VERSION} in {path}, got {got}; change the file to that")
     try:
         return Experiment.model_validate(raw)
     except ValidationError as error:
-        faults = "".join(f"\n  {_sentence(e)}" for e in error.errors())
-        raise InputError(f"experiment {path} has {error.error_count()} fault(s):{faults}") from error
-
-
-def _sentence(fault: Any) -> str:
-    """Return one fault of pydantic as path and sentence."""
-    path = ".".join(str(part) for part in fault["loc"]) or "experiment"
-    message = str(fault["msg"]).removeprefix("Value error, ")
-    if fault["type"] == "missing":
-        return f"{path}: expected a value, got none; add it"
-    if fault["type"] == "extra_forbidden":
-        return f"{path}: expected only known keys, got this one; remove it or correct its spelling"
-    got = "" if "got" in message else f", got {fault['input']!r}"
-    return f"{path}: {message}{got}"
+        faults = sentences(error, Experiment)
+        noun = "fault" if len(faults) == 1 else "faults"
+        listed = "".join(f"\n  {fault}" for fault in faults)
+        raise InputError(f"experiment {path} has {len(faults)} {noun}:{listed}") from error
 
 
 def make_inputs(experiment: Experiment, folder: Path) -> Inputs:
@@ -178,23 +211,37 @@ def make_inputs(experiment: Experiment, folder: Path) -> Inputs:
     """
     model = _call(experiment.model.factory, folder)
     if not isinstance(model, nn.Module):
-        raise InputError(f"expected a torch.nn.Module from {experiment.model.factory}, got {type(model).__name__}")
-    calibration = list(_call(experiment.data.calibration, folder))
-    if not calibration:
-        raise InputError(f"expected calibration batches from {experiment.data.calibration}, got none")
+        raise InputError(
+            f"expected a torch.nn.Module from {experiment.model.factory}, got {type(model).__name__}; return the model"
+        )
+    example = _call(experiment.model.example, folder)
+    if not (isinstance(example, torch.Tensor | tuple | list)):
+        raise InputError(
+            f"expected a tensor or a tuple of tensors from {experiment.model.example}, got {type(example).__name__}; "
+            "return example inputs, batch first"
+        )
     metric: str | Callable[[Any, Any], torch.Tensor] = experiment.data.metric
-    if isinstance(metric, str) and metric not in METRICS and ":" in metric:
+    if isinstance(metric, str) and metric not in METRICS:
         metric = load_factory(metric, folder=folder)
-    evaluation = evaluation_of(_call(experiment.data.evaluation, folder), metric)
-    return Inputs(model, _call(experiment.model.example, folder), calibration, evaluation)
+    calibration = _call(experiment.data.calibration, folder, as_list=True)
+    if not calibration:
+        raise InputError(f"expected calibration batches from {experiment.data.calibration}, got none; yield some")
+    evaluation = evaluation_of(_call(experiment.data.evaluation, folder, as_list=False), metric)
+    return Inputs(model, example, calibration, evaluation)
 
 
-def _call(name: str, folder: Path) -> Any:
-    """Call the factory ``name``; what goes wrong inside becomes one sentence."""
+def _call(name: str, folder: Path, *, as_list: bool | None = None) -> Any:
+    """Call the factory ``name``; what goes wrong inside becomes one sentence.
+
+    Generators run inside too: with ``as_list`` everything is read, with False what can be read only once.
+    """
     factory = load_factory(name, folder=folder)
     try:
-        return factory()
+        made = factory()
+        if as_list or (as_list is not None and isinstance(made, Iterator)):
+            return list(made)
     except InputError:
         raise
-    except Exception as error:
-        raise InputError(f"expected factory {name!r} to run, got {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise InputError(f"expected factory {name!r} to run, got {reason_of(error)}; correct the factory") from error
+    return made

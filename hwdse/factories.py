@@ -6,12 +6,14 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable
+from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from hwdse.errors import InputError
+from hwdse.reason import reason_of
 
 __all__ = ["load_factory"]
 
@@ -37,8 +39,10 @@ def load_factory(name: str, *, folder: Path) -> Callable[..., Any]:
     module = _from_file(folder / place, name) if place.endswith(".py") else _from_package(place, name)
     factory = getattr(module, attribute, None)
     if not callable(factory):
-        known = ", ".join(n for n in vars(module) if not n.startswith("_") and callable(getattr(module, n))) or "none"
-        raise InputError(f"expected a function {attribute!r} in {place}, got none; it has {known}")
+        known = [n for n, value in vars(module).items() if not n.startswith("_") and callable(value)]
+        close = get_close_matches(attribute, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(known) or 'none'}"
+        raise InputError(f"expected a function {attribute!r} in {place}, got none; {hint}")
     return factory  # type: ignore[no-any-return]
 
 
@@ -47,8 +51,15 @@ def _from_package(place: str, name: str) -> ModuleType:
         return importlib.import_module(place)
     except ModuleNotFoundError as error:
         raise InputError(f"expected an installed module for factory {name!r}, got: {error}") from error
-    except Exception as error:
-        raise InputError(f"expected factory {name!r} to import, got {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise _import_failure(name, error) from error
+
+
+def _import_failure(name: str, error: BaseException) -> InputError:
+    """Return the sentence for a module that fails while it is imported; its own sentence if it has one."""
+    if isinstance(error, InputError):
+        return error
+    return InputError(f"expected factory {name!r} to import, got {reason_of(error)}; run its file on its own")
 
 
 def _from_file(path: Path, name: str) -> ModuleType:
@@ -66,7 +77,7 @@ def _from_file(path: Path, name: str) -> ModuleType:
     sys.modules[module_name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[module_name]
-        raise InputError(f"expected factory {name!r} to import, got {type(error).__name__}: {error}") from error
+        raise _import_failure(name, error) from error
     return module

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from hwdse.errors import RunFolderError
+from hwdse.reason import reason_of
 
-__all__ = ["read_json", "write_bytes", "write_csv", "write_json", "write_text"]
+__all__ = ["is_left_over", "read_csv", "read_json", "write_bytes", "write_csv", "write_json", "write_text"]
 
 
 def write_bytes(path: Path, content: bytes) -> Path:
@@ -25,6 +26,15 @@ def write_bytes(path: Path, content: bytes) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def is_left_over(path: Path) -> bool:
+    """Return True if ``path`` is a temporary file of a process that was killed while it wrote.
+
+    >>> is_left_over(Path("run/.front.csv.4711.tmp")), is_left_over(Path("run/front.csv"))
+    (True, False)
+    """
+    return path.name.startswith(".") and path.suffix == ".tmp"
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -59,3 +69,22 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RunFolderError(f"expected an object in {path}, got {type(value).__name__}")
     return value
+
+
+def read_csv(path: Path, *, text: Sequence[str]) -> pd.DataFrame:
+    """Return a run's table: columns ``text`` as they stand, all others as the numbers that were written, bit for bit.
+
+    Raises
+    ------
+    RunFolderError
+        If it is missing or damaged.
+    """
+    try:
+        # As text first: float() gives back the exact number, and "NA" may be a name.
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        numbers = {name: list(map(float, table[name])) for name in table.columns if name not in text}
+        return pd.DataFrame({name: numbers.get(name, table[name]) for name in table.columns}, columns=table.columns)
+    except FileNotFoundError as error:
+        raise RunFolderError(f"expected a table {path}, got none; explore again into another folder") from error
+    except (ValueError, TypeError) as error:
+        raise RunFolderError(f"expected a CSV table in {path}, got {reason_of(error)}; restore the file") from error

@@ -17,7 +17,17 @@ from numpy.typing import NDArray
 
 from hwdse.errors import InputError
 
-__all__ = ["FAMILIES", "FP32", "Granularity", "NumberFormat", "Precision", "Scheme", "Symmetry", "parse"]
+__all__ = [
+    "FAMILIES",
+    "FP32",
+    "Granularity",
+    "NumberFormat",
+    "Precision",
+    "Scheme",
+    "Symmetry",
+    "activation_grid",
+    "parse",
+]
 
 
 @dataclass(frozen=True)
@@ -67,7 +77,9 @@ class NumberFormat:
         """
         if self.lowest is None or self.highest is None:
             raise InputError(f"expected a format of at most 2**16 values to list, got {self.name} with 2**{self.bits}")
-        return np.arange(self.lowest, self.highest + 1, dtype=np.float64)
+        values = np.arange(self.lowest, self.highest + 1, dtype=np.float64)
+        values.flags.writeable = False  # shared by everyone who parses the name
+        return values
 
     def unsigned(self) -> NumberFormat:
         """Return the unsigned format of the same width; a format without one is returned as it is.
@@ -138,6 +150,14 @@ class Precision:
     weights: NumberFormat
     activations: NumberFormat
 
+    def __post_init__(self) -> None:
+        for number_format in (self.weights, self.activations):
+            if not number_format.is_signed:
+                raise InputError(
+                    f"expected formats such as int8, got {number_format.name}; leave the sign out, it follows from the "
+                    "device's scheme and the tensor's range"
+                )
+
     @classmethod
     def parse(cls, text: str) -> Precision:
         """Return the precision written as ``text``; ``str()`` gives the same text back.
@@ -169,8 +189,7 @@ class Precision:
 
 def _short(number_format: NumberFormat) -> str:
     """Return the name of a format inside a precision: the bits alone for a signed integer."""
-    signed_integer = number_format.is_integer and number_format.is_signed
-    return str(number_format.bits) if signed_integer else number_format.name
+    return str(number_format.bits) if number_format.is_integer else number_format.name
 
 
 FP32_PRECISION = Precision(FP32, FP32)
@@ -224,3 +243,40 @@ class Scheme:
         extent = "full" if self.full_range else "restricted"
         sign = "unsigned" if self.unsigned_activations else "signed"
         return f"w-{self.weights}-{self.weight_granularity}-{extent}.a-{self.activations}-{sign}"
+
+
+def activation_grid(
+    low: float, high: float, *, number_format: NumberFormat, scheme: Scheme
+) -> tuple[NumberFormat, float, int]:
+    """Return stored format, scale and zero point of an activation tensor with values in ``[low, high]``.
+
+    The range is widened to hold 0, which every grid represents exactly. An all-zero tensor gets scale 1.
+
+    Parameters
+    ----------
+    low, high
+        Range that calibration found.
+    number_format
+        Signed integer format of the wanted width; the scheme decides whether the tensor is stored unsigned.
+    scheme
+        The device's scheme.
+
+    Raises
+    ------
+    InputError
+        If the format has no integer codes.
+
+    >>> activation_grid(-1.0, 2.0, number_format=parse("int8"), scheme=Scheme(activations=Symmetry.AFFINE))[2]
+    85
+    """
+    low, high = min(low, 0.0), max(high, 0.0)
+    affine = scheme.activations is Symmetry.AFFINE
+    if affine or (low == 0.0 and scheme.unsigned_activations):
+        number_format = number_format.unsigned()
+    if number_format.lowest is None or number_format.highest is None:
+        raise InputError(f"expected an integer format to quantize to, got {number_format.name}")
+    levels = number_format.highest - number_format.lowest if affine else number_format.highest
+    scale = (high - low if affine else max(-low, high)) / levels
+    # Below the smallest normal float32 the inverse of the scale would be infinite.
+    scale = max(scale, 2.0**-126) if scale > 0.0 else 1.0
+    return number_format, scale, min(round(-low / scale), levels) if affine else 0

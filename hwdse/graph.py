@@ -76,6 +76,9 @@ class Layer:
         Tensor name of a matmul's second operand, whose format is the precision's weight format.
     second_shape
         Its shape without the batch dimension.
+    bias
+        Qualified name of the bias parameter. Layers that share a parameter share the name; ``None`` without one, or
+        where the bias comes from a batch norm alone.
     """
 
     name: str
@@ -93,6 +96,7 @@ class Layer:
     groups: int = 1
     second_input: str | None = None
     second_shape: tuple[int, ...] = ()
+    bias: str | None = None
 
     @property
     def weight_count(self) -> int:
@@ -203,7 +207,7 @@ class LayerGraph:
     def parameter_count(self) -> int:
         """Number of parameters after folding batch norm; shared weights count once."""
         shared = {layer.weight: layer.weight_count for layer in self.layers if layer.weight is not None}
-        biases = {layer.weight or layer.name: layer.bias_count for layer in self.layers}
+        biases = {layer.bias or layer.weight or layer.name: layer.bias_count for layer in self.layers}
         return sum(shared.values()) + sum(biases.values()) + self.other_parameters
 
     def config(self, precisions: Sequence[Precision]) -> BitConfig:
@@ -230,6 +234,11 @@ def tie(layers: Sequence[Layer], extra: Sequence[Sequence[str]] = ()) -> tuple[T
         Further sets of layer names that a device ties.
 
     A group is named after its first layer.
+
+    Raises
+    ------
+    InputError
+        If ``extra`` names a layer that is not among ``layers``.
     """
     parent = {layer.name: layer.name for layer in layers}
 
@@ -247,6 +256,9 @@ def tie(layers: Sequence[Layer], extra: Sequence[Sequence[str]] = ()) -> tuple[T
         shared.setdefault(("tensor", layer.input), []).append(layer.name)
         if layer.weight is not None:
             shared.setdefault(("weight", layer.weight), []).append(layer.name)
+    unknown = [name for names in extra for name in names if name not in parent]
+    if unknown:
+        raise InputError(f"expected layers of the network to tie, got {unknown[0]!r}")
     for names in (*shared.values(), *extra):
         join(list(names))
     members: dict[str, list[str]] = {}

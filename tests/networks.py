@@ -214,7 +214,7 @@ class Functional(nn.Module):
         self.w1 = nn.Parameter(torch.randn(8, 2, 3, 5))
         self.w2 = nn.Parameter(torch.randn(4, 8, 3, 3))
         self.b2 = nn.Parameter(torch.randn(4))
-        self.line = nn.Conv1d(4, 12, 3, stride=2, groups=4, padding="same" if False else 1)
+        self.line = nn.Conv1d(4, 12, 3, stride=2, groups=4, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = functional.conv2d(x, self.w1, stride=(2, 1), padding=(1, 2), groups=2)

@@ -57,7 +57,8 @@ def kl(reference: torch.Tensor, quantized: torch.Tensor) -> torch.Tensor:
     of harm; divergence at the output ranks layers better than errors inside the network.
     """
     p, q = reference.double().log_softmax(-1), quantized.double().log_softmax(-1)
-    divergence = (p.exp() * (p - q)).sum(-1)
+    # A class that the reference rules out (logit -inf) adds nothing, whatever the other says.
+    divergence = torch.where(p > -torch.inf, p.exp() * (p - q), 0.0).sum(-1)
     return divergence.reshape(divergence.shape[0], -1).mean(1).clamp(min=0.0)
 
 
@@ -164,9 +165,9 @@ def _outputs(
 
 
 def _copy(program: Program, values: Environment) -> Environment:
-    """Return ``values`` with activations of their own, since steps write in place."""
+    """Return ``values`` with activations of their own, those inside tuples too, since steps write in place."""
     return [
-        value.clone() if isinstance(value, torch.Tensor) and constant is None else value
+        value if constant is not None else pytree.tree_map_only(torch.Tensor, torch.clone, value)
         for value, constant in zip(values, program.constants, strict=True)
     ]
 

@@ -7,10 +7,10 @@ import numpy as np
 from hwdse.calibrate.histogram import Histogram
 from hwdse.formats import NumberFormat, Scheme
 
-__all__ = ["SHARE", "estimate"]
+__all__ = ["ONE_IN", "estimate"]
 
-SHARE = 1e-4
-"""Share of the values left out: the 99.99th percentile, as in pytorch-quantization."""
+ONE_IN = 10_000
+"""One value in so many is left out at each end: the 99.99th percentile, as in pytorch-quantization."""
 
 
 def estimate(histogram: Histogram, number_format: NumberFormat, scheme: Scheme) -> tuple[float, float]:
@@ -19,8 +19,9 @@ def estimate(histogram: Histogram, number_format: NumberFormat, scheme: Scheme) 
     A side with fewer values than that keeps its extreme: a tensor that is never negative starts at its minimum.
     """
     del number_format, scheme
-    cumulative = np.cumsum(histogram.counts) / histogram.count
-    edges = histogram.edges
-    low = float(edges[np.searchsorted(cumulative, SHARE, side="right")])
-    high = float(edges[min(int(np.searchsorted(cumulative, 1.0 - SHARE)) + 1, edges.size - 1)])
+    counts, edges = histogram.counts, histogram.edges
+    left_out = histogram.count // ONE_IN
+    below = int(np.searchsorted(np.cumsum(counts), left_out, side="right"))
+    above = int(np.searchsorted(np.cumsum(counts[::-1]), left_out, side="right"))
+    low, high = float(edges[below]), float(edges[edges.size - 1 - above])
     return max(low, histogram.minimum), min(high, histogram.maximum)

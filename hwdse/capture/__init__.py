@@ -6,21 +6,20 @@ all come from it, and the executable program that comes with it is what :mod:`hw
 
 from __future__ import annotations
 
-import re
 import sys
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
-import torch
-from torch import fx, nn
-from torch.export import Dim, ExportedProgram
+from torch import nn
+from torch.export import ExportedProgram
 
-from hwdse.capture.flow import Flow, Site
+from hwdse.capture.flow import Flow, where
 from hwdse.capture.liveness import Storage
-from hwdse.capture.operators import base_name, decompositions, is_known
+from hwdse.capture.operators import base_name, is_known
+from hwdse.capture.sites import Site, edges, find_sites, macs, other_parameters
+from hwdse.capture.trace import batch_of, trace
 from hwdse.errors import CaptureError
 from hwdse.graph import Layer, LayerGraph, tie
 
@@ -71,16 +70,16 @@ def capture(model: nn.Module, example_inputs: Any, *, dynamic_dims: Sequence[int
     CaptureError
         If the model cannot be exported, or holds an operator whose cost is not known.
     """
-    inputs = _inputs(example_inputs)
-    program = _export(model, inputs, dynamic_dims)
+    inputs = batch_of(example_inputs)
+    program = trace(model, inputs, dynamic_dims=dynamic_dims)
     flow = Flow.of(program, inputs)
     for node in flow.nodes:
-        if not is_known(node):
+        if not is_known(node) and node not in flow.fixed:
             raise CaptureError(
-                f"expected operators whose cost is known, got {node.target} as {node.name!r}{_where(node)}; "
+                f"expected operators whose cost is known, got {node.target} as {node.name!r}{where(node.stack_trace)}; "
                 "replace it in the model, or leave it out by capturing the part before it"
             )
-    sites = flow.sites()
+    sites = find_sites(flow)
     if not sites:
         raise CaptureError(
             f"expected a model with at least one convolution, linear or matrix product, got none in "
@@ -92,58 +91,12 @@ def capture(model: nn.Module, example_inputs: Any, *, dynamic_dims: Sequence[int
         layers=layers,
         tensors=storage.tensors(),
         groups=tie(layers),
-        edges=flow.edges(sites),
+        edges=edges(flow, sites),
         live_sets=storage.live_sets(),
-        other_parameters=flow.other_parameters(sites),
+        other_parameters=other_parameters(flow, sites),
         flow=flow,
         sites=sites,
     )
-
-
-def _inputs(example_inputs: Any) -> tuple[torch.Tensor, ...]:
-    """Return the example as a tuple of tensors whose batch is at least 2 (export specialises 0 and 1)."""
-    inputs = (example_inputs,) if isinstance(example_inputs, torch.Tensor) else tuple(example_inputs)
-    if not inputs or not all(isinstance(x, torch.Tensor) and x.ndim > 0 and x.numel() > 0 for x in inputs):
-        raise CaptureError("expected example inputs as a tensor or a tuple of tensors, batch first, none of them empty")
-    return tuple(torch.cat([x, x]) if x.shape[0] == 1 else x for x in inputs)
-
-
-def _export(model: nn.Module, inputs: tuple[torch.Tensor, ...], dynamic_dims: Sequence[int]) -> ExportedProgram:
-    dynamic = tuple({d: Dim.DYNAMIC for d in dynamic_dims if d < x.ndim} for x in inputs)
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            # The exporter warns of its own internals; what goes wrong with the model comes as an exception.
-            warnings.simplefilter("ignore")
-            exported = torch.export.export(model, inputs, dynamic_shapes=dynamic)
-            program: ExportedProgram = exported.run_decompositions(decompositions())
-            return program
-    except Exception as error:
-        raise CaptureError(_export_failure(model, error)) from error
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-def _export_failure(model: nn.Module, error: Exception) -> str:
-    """Return one sentence: what the exporter could not do, the user's source line, and what to do."""
-    text = str(error)
-    first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
-    places = re.findall(r'File "([^"]+)", line (\d+)', text)
-    own = [place for place in places if "/torch/" not in place[0]]
-    where = f" at {own[-1][0]}:{own[-1][1]}" if own else ""
-    return (
-        f"expected a model that torch.export can trace with a dynamic batch, got {type(error).__name__} from "
-        f"{type(model).__name__}{where}: {first.rstrip('.')}; avoid data-dependent control flow and "
-        "sizes that fix the batch"
-    )
-
-
-def _where(node: fx.Node) -> str:
-    """Return the source line that the exporter recorded for ``node``."""
-    lines = [line.strip() for line in (node.stack_trace or "").splitlines() if line.strip()]
-    return f" at {' '.join(lines[-2:])}" if lines else ""
 
 
 def _layer(site: Site, flow: Flow, storage: Storage) -> Layer:
@@ -158,7 +111,7 @@ def _layer(site: Site, flow: Flow, storage: Storage) -> Layer:
         output=storage.name_of(site.node),
         input_shape=flow.shape(first),
         output_shape=flow.shape(site.node),
-        macs=flow.macs(site),
+        macs=macs(flow, site),
         weight=site.weight,
         weight_shape=site.weight_shape,
         bias_count=site.weight_shape[0] if weighted and has_bias else 0,
@@ -167,6 +120,7 @@ def _layer(site: Site, flow: Flow, storage: Storage) -> Layer:
         groups=site.groups,
         second_input=None if weighted else flow.root(second).name,
         second_shape=() if weighted else flow.shape(second),
+        bias=None if site.bias is None else flow.parameters.get(site.bias.name, site.bias.name),
     )
 
 

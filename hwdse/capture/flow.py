@@ -1,13 +1,11 @@
-"""The data flow of an exported program: shapes per sample, readers of tensors, and the places of the layers."""
+"""The data flow of an exported program: shapes per sample, readers of tensors, and what is computed once."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
-from math import prod
 from typing import Any
 
 import torch
@@ -15,54 +13,10 @@ from torch import fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from hwdse.capture.operators import BATCH_NORM, CONVOLUTIONS, PRODUCTS, base_name, has_macs, is_view
+from hwdse.capture.operators import base_name, is_view
 from hwdse.errors import CaptureError
 
-__all__ = ["Flow", "Site"]
-
-
-@dataclass(frozen=True)
-class Site:
-    """Where a layer stands in the program.
-
-    Attributes
-    ----------
-    name
-        The layer's name.
-    node
-        The convolution, linear or matrix product.
-    operands
-        Nodes of the first operand and of the second (weight or activation).
-    bias
-        Node of the bias, if there is one.
-    weight
-        Qualified name of the weight parameter; ``None`` if the second operand is an activation.
-    weight_node
-        The node that holds the parameter, before any transposition.
-    weight_axis
-        Axis of the output channels in the stored parameter.
-    weight_shape
-        Shape with the output channels first.
-    batch_norm
-        The batch norm that only this layer feeds, to be folded into it.
-    """
-
-    name: str
-    node: fx.Node
-    operands: tuple[fx.Node, fx.Node]
-    bias: fx.Node | None = None
-    weight: str | None = None
-    weight_node: fx.Node | None = None
-    weight_axis: int = 0
-    weight_shape: tuple[int, ...] = ()
-    stride: tuple[int, ...] = ()
-    groups: int = 1
-    batch_norm: fx.Node | None = None
-
-    @property
-    def is_convolution(self) -> bool:
-        """True for a convolution."""
-        return base_name(self.node) in CONVOLUTIONS
+__all__ = ["Flow", "flat_arguments", "mixed_samples", "where"]
 
 
 class _Shapes(fx.Interpreter):
@@ -136,6 +90,18 @@ class Flow:
                 found.update({node} if any(n in found for n in node.all_input_nodes) else set())
         return found
 
+    @cached_property
+    def fixed(self) -> set[fx.Node]:
+        """Nodes whose values depend on neither the inputs nor their sizes nor chance: they are computed once."""
+        found: set[fx.Node] = set()
+        for node in self.nodes:
+            if node.op == "placeholder" and node.name in self.parameters:
+                found.add(node)
+            elif node.op == "call_function" and all(n in found for n in node.all_input_nodes):
+                tags = getattr(node.target, "tags", ())
+                found.update(() if torch.Tag.nondeterministic_seeded in tags else {node})
+        return found
+
     def root(self, node: fx.Node) -> fx.Node:
         """Return the node whose stored tensor ``node`` reads, looking through views."""
         if node not in self._roots:
@@ -155,126 +121,35 @@ class Flow:
     def shape(self, node: fx.Node) -> tuple[int, ...]:
         """Return the shape of ``node`` without the batch; a batch merged into another dimension is divided out."""
         shape = self.shapes[node]
-        if node not in self.activations or not shape:
+        axis = self.batch_axis(node) if node in self.activations else None
+        if axis is None:
             return shape
-        axis = self._batch_axis(node)
         rest = shape[axis] // self.batch
         return shape[:axis] + ((rest,) if rest > 1 else ()) + shape[axis + 1 :]
 
-    def _batch_axis(self, node: fx.Node) -> int:
-        """Return the axis that grows with the batch: the one the exporter left symbolic."""
-        symbols = self._batch_symbols
-        value = node.meta.get("val")
-        for axis, size in enumerate(getattr(value, "shape", ())):
-            if isinstance(size, torch.SymInt) and symbols & size.node.expr.free_symbols:
-                return axis
-        return 0
+    def batch_axis(self, node: fx.Node) -> int | None:
+        """Return the axis that grows with the batch: the one the exporter left symbolic; ``None`` without one.
+
+        Raises
+        ------
+        CaptureError
+            If there are two: what a sample costs would depend on the others.
+        """
+        sizes = enumerate(getattr(node.meta.get("val"), "shape", ()))
+        axes = [
+            axis
+            for axis, size in sizes
+            if isinstance(size, torch.SymInt) and self._batch_symbols & size.node.expr.free_symbols
+        ]
+        if len(axes) > 1:
+            raise mixed_samples(node)
+        return axes[0] if axes else None
 
     @cached_property
     def _batch_symbols(self) -> set[Any]:
         inputs = [n for n in self.nodes if n.op == "placeholder" and n.name not in self.parameters]
         sizes = [node.meta["val"].shape[0] for node in inputs]
         return {s for size in sizes if isinstance(size, torch.SymInt) for s in size.node.expr.free_symbols}
-
-    def sites(self) -> dict[str, Site]:
-        """Return the place of every layer by its name, in execution order.
-
-        Products of two constants are no layers: they are computed once.
-        """
-        found: dict[str, Site] = {}
-        for node in self.nodes:
-            if has_macs(node) and node in self.activations:
-                site = self._site(node)
-                name, count = site.name, 2
-                while name in found:
-                    name, count = f"{site.name}@{count}", count + 1
-                found[name] = replace(site, name=name)
-        uses = Counter(site.weight for site in found.values())
-        # A shared weight cannot take in the batch norm of one of its users.
-        return {n: site if uses[site.weight] == 1 else replace(site, batch_norm=None) for n, site in found.items()}
-
-    def _site(self, node: fx.Node) -> Site:
-        operator = base_name(node)
-        args = [*node.args, None, None]
-        if operator in PRODUCTS:
-            i, j, k = PRODUCTS[operator]
-            first, second, bias = node.args[i], node.args[j], None if k is None else node.args[k]
-        else:
-            first, second, bias = args[0], args[1], args[2]
-        operands = (_as_node(first), _as_node(second))
-        bias_node = bias if isinstance(bias, fx.Node) else None
-        if operands[1] in self.activations:
-            return Site(f"{_scope(node)}{node.name}", node, operands, bias_node)
-        if operands[0] not in self.activations:
-            raise CaptureError(
-                f"expected {node.name!r} to have its weights as the second operand, got them first; "
-                "write it as activation @ weights"
-            )
-        return self._weighted(node, operands, bias_node)
-
-    def _weighted(self, node: fx.Node, operands: tuple[fx.Node, fx.Node], bias: fx.Node | None) -> Site:
-        """Return the site of a layer whose second operand is a parameter or a constant."""
-        stored, transposed = _through_transposition(operands[1])
-        by_columns = base_name(node) in PRODUCTS
-        shape = self.shapes[stored]
-        if len(shape) < 2 or (by_columns and len(shape) != 2):
-            raise CaptureError(f"expected weights of two dimensions in {node.name!r}, got shape {shape}")
-        axis = int(by_columns and not transposed)
-        weight = self.parameters.get(stored.name, stored.name)
-        convolution = base_name(node) in CONVOLUTIONS
-        return Site(
-            name=_weighted_name(node, weight),
-            node=node,
-            operands=operands,
-            bias=bias,
-            weight=weight,
-            weight_node=stored,
-            weight_axis=axis,
-            weight_shape=shape[::-1] if axis else shape,
-            stride=_stride(node, len(shape) - 2) if convolution else (),
-            groups=_groups(node) if convolution else 1,
-            batch_norm=_folded_batch_norm(node) if convolution else None,
-        )
-
-    def macs(self, site: Site) -> int:
-        """Return the multiply-accumulates per sample: outputs times the values that each is summed from."""
-        outputs = prod(self.shape(site.node))
-        if site.is_convolution:
-            return outputs * prod(site.weight_shape[1:])
-        return outputs * self.shapes[site.operands[0]][-1]
-
-    def edges(self, sites: Mapping[str, Site]) -> tuple[tuple[int, int], ...]:
-        """Return pairs (producer, consumer) of layer indices.
-
-        The walk back from a consumer stops at layers, and at tensors that a layer reads: those are stored in that
-        layer's format already.
-        """
-        index = {site.node: i for i, site in enumerate(sites.values())}
-        quantized = {self.root(site.operands[0]) for site in sites.values()}
-        found: dict[tuple[int, int], None] = {}
-        for consumer, site in enumerate(sites.values()):
-            for operand in site.operands if site.weight is None else site.operands[:1]:
-                pending, seen = [self.root(operand)], set()
-                while pending:
-                    node = pending.pop()
-                    if node in index:
-                        found[index[node], consumer] = None
-                    elif node not in seen:
-                        seen.add(node)
-                        sources = (self.root(n) for n in node.all_input_nodes if n in self.activations)
-                        pending += [n for n in sources if n not in quantized or n in index]
-        return tuple(sorted(found))
-
-    def other_parameters(self, sites: Mapping[str, Site]) -> int:
-        """Return the number of parameters that operators without MACs use (norms, embeddings)."""
-        layers = {site.weight_node for site in sites.values()} | {site.bias for site in sites.values()}
-        folded = {site.batch_norm for site in sites.values()}
-        names = {s.arg.name for s in self.program.graph_signature.input_specs if s.kind is InputKind.PARAMETER}
-        total = 0
-        for node in self.nodes:
-            if node.name in names and node not in layers and not set(node.users) <= folded:
-                total += prod(self.shapes[node])
-        return total
 
 
 def flat_arguments(program: ExportedProgram, inputs: Iterable[torch.Tensor]) -> list[torch.Tensor]:
@@ -291,52 +166,20 @@ def flat_arguments(program: ExportedProgram, inputs: Iterable[torch.Tensor]) -> 
     return arguments
 
 
-def _as_node(value: object) -> fx.Node:
-    if not isinstance(value, fx.Node):
-        raise CaptureError(f"expected a tensor as operand, got {value!r}")
-    return value
+def where(trace: str | None) -> str:
+    """Return the place in the user's own code that a stack ``trace`` last names, as text to append.
+
+    >>> where('File "net.py", line 3, in forward')
+    ' at net.py:3'
+    """
+    places = re.findall(r'File "([^"]+)", line (\d+)', trace or "")
+    own = [place for place in places if "/torch/" not in place[0]] or places
+    return f" at {own[-1][0]}:{own[-1][1]}" if own else ""
 
 
-def _through_transposition(node: fx.Node) -> tuple[fx.Node, bool]:
-    """Return the stored matrix behind ``node`` and whether it is read transposed."""
-    if base_name(node) in {"t", "transpose", "permute"} and node.op == "call_function":
-        stored, transposed = _through_transposition(node.all_input_nodes[0])
-        return stored, not transposed
-    return node, False
-
-
-def _module_path(node: fx.Node) -> str:
-    """Return the path of the innermost module that ``node`` was traced in."""
-    stack = node.meta.get("nn_module_stack") or {}
-    path = str(list(stack.values())[-1][0]) if stack else ""
-    return re.sub(r"@\d+", "", path)
-
-
-def _scope(node: fx.Node) -> str:
-    path = _module_path(node)
-    return f"{path}." if path else ""
-
-
-def _weighted_name(node: fx.Node, weight: str) -> str:
-    """Return the module path of a layer that owns its weight; otherwise scope and operator."""
-    owner = weight.rpartition(".")[0]
-    if owner != _module_path(node) or weight == node.name:
-        return f"{_scope(node)}{node.name}"
-    return re.sub(r"[._]weight$", "", weight) or weight
-
-
-def _stride(node: fx.Node, dimensions: int) -> tuple[int, ...]:
-    stride: Any = node.args[3] if len(node.args) > 3 else node.kwargs.get("stride", 1)
-    values = list(stride) if isinstance(stride, list | tuple) else [stride]
-    return tuple(int(v) for v in (values if len(values) == dimensions else values * dimensions))
-
-
-def _groups(node: fx.Node) -> int:
-    groups = node.args[6] if len(node.args) > 6 else node.kwargs.get("groups", 1)
-    return int(groups)  # type: ignore[arg-type]
-
-
-def _folded_batch_norm(node: fx.Node) -> fx.Node | None:
-    """Return the batch norm that is the only user of ``node``."""
-    users = list(node.users)
-    return users[0] if len(users) == 1 and base_name(users[0]) == BATCH_NORM else None
+def mixed_samples(node: fx.Node) -> CaptureError:
+    """Return the error of an operator that sums or pairs samples of a batch."""
+    return CaptureError(
+        f"expected operators that treat every sample alike, got {node.name!r}, whose cost per sample depends on the "
+        f"batch{where(node.stack_trace)}; capture the part before it"
+    )

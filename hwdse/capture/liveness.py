@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from hwdse.capture.flow import Flow, Site
+from hwdse.capture.flow import Flow
 from hwdse.capture.operators import BATCH_NORM, base_name, is_elementwise, is_view
+from hwdse.capture.sites import Site
 from hwdse.graph import LiveSet, Tensor
 
 __all__ = ["Storage"]
@@ -54,14 +55,18 @@ class Storage:
     def live_sets(self) -> tuple[LiveSet, ...]:
         """Return, for each operator that opens a buffer, the tensors in memory while it runs."""
         order = [node for node in self.flow.nodes if node in self.buffers]
+        position_of = {node: position for position, node in enumerate(order)}
         opened: dict[fx.Node, int] = {}
         closed: dict[fx.Node, int] = {}
         for position, node in enumerate(order):
-            opened.setdefault(self.buffers[node], position)
+            # Results of an operator that returns several are written while it runs, not when one is picked.
+            written = position_of[node.all_input_nodes[0]] if base_name(node) == "getitem" else position
+            opened.setdefault(self.buffers[node], written)
             for operand in (n for n in node.all_input_nodes if n in self.buffers):
                 closed[self.buffers[operand]] = position
         for operand in self.flow.program.graph.output_node().all_input_nodes:
-            closed[self.buffers[operand]] = len(order)
+            if operand in self.buffers:
+                closed[self.buffers[operand]] = len(order)
         stored = [b for b in opened if b in self.flow.shapes]
         sets = []
         for position, node in enumerate(order):

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch.export import default_decompositions
 
 __all__ = [
     "BATCH_NORM",
@@ -42,15 +43,15 @@ _VIEWS = frozenset(
     view reshape _unsafe_view view_as transpose t permute flatten unflatten squeeze unsqueeze expand expand_as
     slice select narrow split split_with_sizes chunk unbind contiguous clone alias detach dropout movedim
     lift_fresh_copy repeat repeat_interleave pixel_shuffle pixel_unshuffle channel_shuffle roll flip rot90
-    swapaxes
+    swapaxes diagonal unfold
     """.split()
 )
 """Operators whose result holds only values of their first argument: stored once, quantized once."""
 
 _ELEMENTWISE = frozenset(
     """
-    softmax _softmax log_softmax _log_softmax layer_norm group_norm rms_norm hardswish hardsigmoid mish selu celu
-    elu softplus
+    softmax _softmax _safe_softmax log_softmax _log_softmax layer_norm group_norm rms_norm hardswish hardsigmoid mish
+    selu celu elu softplus where
     """.split()
 )
 """Operators that can be written over their operand though the framework does not call them pointwise."""
@@ -67,8 +68,8 @@ _FREE_OF_MACS = frozenset(
     upsample_bicubic2d interpolate index index_select gather scatter scatter_add topk sort triu tril masked_fill
     masked_select one_hot arange full full_like zeros zeros_like ones ones_like empty scalar_tensor sym_size
     sym_numel sym_constrain_range_for_size _assert_tensor_metadata _assert_scalar _to_copy to type_as copy
-    select_scatter slice_scatter diagonal glu prelu reflection_pad1d reflection_pad2d replication_pad1d
-    replication_pad2d unfold meshgrid bucketize
+    select_scatter slice_scatter glu prelu reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d
+    meshgrid bucketize hstack vstack std_mean var_mean fill eye outer im2col index_fill index_put index_copy
     """.split()
 )
 
@@ -78,10 +79,13 @@ _PYTHON_OPERATORS = frozenset(
 
 
 def base_name(node: fx.Node) -> str:
-    """Return the operator's name without namespace and overload: ``conv2d`` for ``aten.conv2d.default``."""
+    """Return the operator's name without overload: ``conv2d`` for ``aten.conv2d.default``.
+
+    An operator from elsewhere keeps its namespace: ``mylib::conv2d`` need not be a convolution.
+    """
     target = node.target
     if isinstance(target, torch._ops.OpOverload):
-        return str(target._schema.name).split("::")[-1]
+        return str(target._schema.name).removeprefix("aten::")
     return getattr(target, "__name__", str(target))
 
 
@@ -148,15 +152,13 @@ def _attention(
         scores = scores.masked_fill(attn_mask.logical_not(), -math.inf)
     elif attn_mask is not None:
         scores = scores + attn_mask
-    return torch.matmul(scores.softmax(-1), value)
-
-
-def _einsum(equation: str, operands: list[torch.Tensor], *, path: list[int] | None = None) -> torch.Tensor:
-    """Einsum by the framework's own decomposition into batched products."""
-    return torch.ops.aten.einsum.default.decompose(equation, operands, path=path)  # type: ignore[no-any-return]
+    # A row that may attend to nothing is 0, not NaN.
+    shares = scores.softmax(-1) if attn_mask is None else torch.ops.aten._safe_softmax(scores, -1)
+    return torch.matmul(shares, value)
 
 
 def decompositions() -> dict[Any, Callable[..., Any]]:
     """Return the operators that are taken apart because layers hide in them."""
-    aten = torch.ops.aten
-    return {aten.scaled_dot_product_attention.default: _attention, aten.einsum.default: _einsum}
+    aten, framework = torch.ops.aten, default_decompositions()
+    own = {aten.scaled_dot_product_attention.default: _attention}
+    return own | {op: framework[op] for op in (aten.einsum.default, aten.tensordot.default)}

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 
 from hwdse.commands.screen import CONSOLE, fail, print_json
 from hwdse.errors import InputError
-from hwdse.files import write_json
+from hwdse.files import read_json, write_json
 from hwdse.infeasible import Infeasible
 from hwdse.report.fronts import load_front
 from hwdse.report.tables import RunTables
@@ -27,20 +28,30 @@ def pick(
     run: Path, device: str, *, maximum: Sequence[str], minimum: Sequence[str], minimize: str | None, as_json: bool
 ) -> None:
     """Pick a configuration, write ``pick.json`` and show it; exit 3 with the reason if there is none."""
-    front = load_front(run, device)
-    row = front.pick_row(maximum=_limits(maximum), minimum=_limits(minimum), minimize=minimize)
+    upper, lower = _limits(maximum), _limits(minimum)
+    tables = RunTables.load(run, devices=[device])
+    if sentence := tables.results[device].infeasible:
+        _stop(device, sentence, {"reason": sentence}, as_json=as_json)
+    front = load_front(run, device, tables=tables)
+    row = front.pick_row(maximum=upper, minimum=lower, minimize=minimize)
     if isinstance(row, Infeasible):
-        if as_json:
-            print_json({"device": device, "infeasible": asdict(row)})
-        else:
-            fail(f"infeasible on {device}: {row}")
-        raise typer.Exit(INFEASIBLE)
-    picked = _picked(device, front.table.iloc[row].to_dict())
+        _stop(device, str(row), asdict(row), as_json=as_json)
+    asked = {"maximum": upper, "minimum": lower, "minimize": minimize}
+    picked = _picked(device, front.table.iloc[row].to_dict()) | {"asked": asked}
     write_json(run / device / "pick.json", picked)
     if as_json:
         print_json(picked)
     else:
         show_picks(run, [picked])
+
+
+def _stop(device: str, sentence: str, facts: Mapping[str, Any], *, as_json: bool) -> NoReturn:
+    """Say what stands in the way, and exit."""
+    if as_json:
+        print_json({"device": device, "infeasible": facts})
+    else:
+        fail(f"{device}: {sentence}")
+    raise typer.Exit(INFEASIBLE)
 
 
 def compare(run: Path, *, devices: Sequence[str], as_json: bool) -> None:
@@ -64,20 +75,24 @@ def report(run: Path, *, as_json: bool) -> None:
 def default_picks(run: Path) -> list[dict[str, Any]]:
     """Pick for every device the cheapest configuration within the run's allowed drop, and write the picks.
 
-    A device where none is within the drop gets its most accurate one; a device with nothing measured gets none.
+    A device where none is within the drop gets its most accurate one; a device with nothing measured gets none. What
+    somebody picked with limits of their own stays.
     """
     tables = RunTables.load(run)
     picks = []
     for device, result in tables.results.items():
         if result.emptiness:
             continue
+        path = run / device / "pick.json"
+        if path.is_file() and "asked" in (kept := read_json(path)):
+            picks.append(kept)
+            continue
         front = load_front(run, device, tables=tables)
-        drop = f"{tables.quality.drop}"
-        row = front.pick_row(maximum={drop: tables.max_drop}, minimize=next(iter(tables.costs)))
+        row = front.pick_row(maximum={tables.quality.drop: tables.max_drop}, minimize=next(iter(tables.costs)))
         if isinstance(row, Infeasible):
             row = int(front.table[tables.quality.column].to_numpy().argmax())
         picks.append(_picked(device, front.table.iloc[row].to_dict()))
-        write_json(run / device / "pick.json", picks[-1])
+        write_json(path, picks[-1])
     return picks
 
 
@@ -94,13 +109,16 @@ def _picked(device: str, row: Mapping[Any, Any]) -> dict[str, Any]:
 
 def _limits(texts: Sequence[str]) -> dict[str, float]:
     """Return limits written as ``metric=number``."""
-    limits = {}
+    limits: dict[str, float] = {}
     for text in texts:
-        name, separator, number = text.partition("=")
+        name, _, number = text.partition("=")
         try:
-            limits[name] = float(number)
-        except ValueError as error:
-            raise InputError(f"expected a limit as metric=number, such as latency_ms=33, got {text!r}") from error
-        if not (separator and name):
-            raise InputError(f"expected a limit as metric=number, such as latency_ms=33, got {text!r}")
+            value = float(number)
+        except ValueError:
+            value = math.nan
+        if not name or not math.isfinite(value):
+            raise InputError(f"expected a limit as metric=number, such as latency_ms=33, got {text!r}; correct it")
+        if name in limits:
+            raise InputError(f"expected one limit of a kind for {name}, got {limits[name]:g} and {value:g}; drop one")
+        limits[name] = value
     return limits

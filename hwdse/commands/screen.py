@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -20,8 +22,9 @@ from rich.progress import Progress as Bar
 
 __all__ = ["CONSOLE", "Watcher", "fail", "print_json", "watched"]
 
-CONSOLE = Console(highlight=False)
-_ERRORS = Console(stderr=True, highlight=False)
+# Without emoji: ":fire:" in a factory's name is no picture.
+CONSOLE = Console(highlight=False, emoji=False)
+_ERRORS = Console(stderr=True, highlight=False, emoji=False)
 
 
 def fail(sentence: str) -> None:
@@ -31,7 +34,7 @@ def fail(sentence: str) -> None:
 
 def print_json(value: Any) -> None:
     """Print JSON to standard output."""
-    CONSOLE.print(json.dumps(value, indent=2, allow_nan=False), markup=False, soft_wrap=True)
+    typer.echo(json.dumps(value, indent=2, allow_nan=False))
 
 
 class Watcher:
@@ -57,7 +60,7 @@ class Watcher:
 
 @contextmanager
 def watched() -> Iterator[Watcher]:
-    """Show progress on standard error while the context lasts."""
+    """Show progress on standard error while the context lasts; what user code prints goes there too."""
     columns = (
         TextColumn("{task.description:<12}"),
         BarColumn(),
@@ -66,5 +69,5 @@ def watched() -> Iterator[Watcher]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Bar(*columns, console=_ERRORS) as bar:
+    with Bar(*columns, console=_ERRORS) as bar, redirect_stdout(sys.stderr):
         yield Watcher(bar)

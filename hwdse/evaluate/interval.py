@@ -34,15 +34,22 @@ class Interval:
     samples: int
 
 
-def mean_interval(scores: NDArray[np.floating]) -> Interval:
+def mean_interval(scores: NDArray[np.floating], *, may_count: bool = True) -> Interval:
     """Return the mean of ``scores`` ``(samples,)`` with its 95 % interval.
 
     Scores of 0 and 1 get Wilson's interval [Wilson1927]_, others Student's t.
 
+    Parameters
+    ----------
+    scores
+        One per sample.
+    may_count
+        False for a quantity that is no count of right answers even where all scores happen to be 0 or 1.
+
     Raises
     ------
     InputError
-        If there is no score.
+        If there is no score, or a single one that is not 0 or 1: it says nothing about how much scores differ.
 
     >>> interval = mean_interval(np.array([1.0] * 9 + [0.0]))
     >>> round(interval.low, 3), round(interval.high, 3)
@@ -50,23 +57,32 @@ def mean_interval(scores: NDArray[np.floating]) -> Interval:
     """
     values = _checked(scores)
     n, mean = values.size, float(values.mean())
-    if not _is_binary(values):
+    if not (may_count and _is_binary(values)):
         return _student(values)
     centre = (mean + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z / (1 + _Z**2 / n) * sqrt(mean * (1 - mean) / n + _Z**2 / (4 * n**2))
     return Interval(mean, max(0.0, centre - half), min(1.0, centre + half), n)
 
 
-def paired_interval(scores: NDArray[np.floating], reference: NDArray[np.floating]) -> Interval:
+def paired_interval(
+    scores: NDArray[np.floating], reference: NDArray[np.floating], *, may_count: bool = True
+) -> Interval:
     """Return the mean of ``reference - scores`` with its 95 % interval: positive where the reference is better.
 
     Scores of 0 and 1 get the interval of Agresti and Min with half a sample added to each cell of the paired table
     [Agresti2005]_, which stays honest when few samples differ; others Student's t of the differences.
 
+    Parameters
+    ----------
+    scores, reference
+        One per sample, of the same samples.
+    may_count
+        As in :func:`mean_interval`.
+
     Raises
     ------
     InputError
-        If the two do not hold the same samples.
+        If the two do not hold the same samples, or a single one whose scores are not 0 or 1.
 
     >>> paired_interval(np.array([1.0, 0.0, 1.0, 1.0]), np.array([1.0, 1.0, 1.0, 1.0])).mean
     0.25
@@ -75,7 +91,7 @@ def paired_interval(scores: NDArray[np.floating], reference: NDArray[np.floating
     if ours.size != theirs.size:
         raise InputError(f"expected scores of the same samples, got {ours.size} and {theirs.size}")
     difference = theirs - ours
-    if not (_is_binary(ours) and _is_binary(theirs)):
+    if not (may_count and _is_binary(ours) and _is_binary(theirs)):
         return _student(difference)
     n = ours.size
     lost, won = float((difference > 0).sum()) + 0.5, float((difference < 0).sum()) + 0.5
@@ -87,7 +103,7 @@ def paired_interval(scores: NDArray[np.floating], reference: NDArray[np.floating
 def _student(values: NDArray[np.float64]) -> Interval:
     n, mean = values.size, float(values.mean())
     if n == 1:
-        return Interval(mean, -np.inf, np.inf, 1)
+        raise InputError("expected at least 2 samples for an interval, got 1; evaluate on more samples")
     half = float(stats.t.ppf(0.975, n - 1)) * float(values.std(ddof=1)) / sqrt(n)
     return Interval(mean, mean - half, mean + half, n)
 

@@ -6,8 +6,10 @@ the same batch, for metrics that need no labels.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -32,34 +34,70 @@ class QualityMetric:
         ``(outputs, targets, reference) -> (samples,)``, larger is better.
     needs_reference
         True if it compares with the full-precision output, which costs a second forward pass.
+    may_count
+        True if scores of 0 and 1 are wrong and right answers, whose share has an interval of its own.
+    source
+        Text that differs where a user's function differs; empty for the metrics of this module.
     """
 
     name: str
     scorer: Scorer
     needs_reference: bool = False
+    may_count: bool = True
+    source: str = ""
+
+    @property
+    def key(self) -> str:
+        """Text that is equal for equal metrics; part of the fingerprint of an evaluation."""
+        return f"{self.name}.{sha256(self.source.encode()).hexdigest()[:12]}" if self.source else self.name
 
 
 def _top1(outputs: Any, targets: Any, reference: Any) -> torch.Tensor:
     del reference
-    return (first_tensor(outputs).argmax(-1) == targets).float()
+    logits = first_tensor(outputs)
+    return _per_sample(logits.argmax(-1) == _labels(targets, logits))
 
 
 def _top5(outputs: Any, targets: Any, reference: Any) -> torch.Tensor:
     del reference
-    right: torch.Tensor = first_tensor(outputs).topk(5, dim=-1).indices == targets[..., None]
-    return right.any(-1).float()
+    logits = first_tensor(outputs)
+    right: torch.Tensor = logits.topk(min(5, logits.shape[-1]), dim=-1).indices == _labels(targets, logits)[..., None]
+    return _per_sample(right.any(-1))
 
 
 def _log_likelihood(outputs: Any, targets: Any, reference: Any) -> torch.Tensor:
     del reference
-    chosen: torch.Tensor = first_tensor(outputs).log_softmax(-1).gather(-1, targets[..., None])[..., 0]
-    return chosen.reshape(chosen.shape[0], -1).mean(1)
+    logits = first_tensor(outputs)
+    chosen: torch.Tensor = logits.log_softmax(-1).gather(-1, _labels(targets, logits)[..., None])[..., 0]
+    return _per_sample(chosen)
+
+
+def _per_sample(values: torch.Tensor) -> torch.Tensor:
+    """Return the mean over everything but the samples (tokens), ``(samples,)``."""
+    return values.float().reshape(values.shape[0], -1).mean(1)
+
+
+def _labels(targets: Any, logits: torch.Tensor) -> torch.Tensor:
+    """Return class labels, one for each row of ``logits`` ``(..., classes)``.
+
+    Raises
+    ------
+    InputError
+        If they are not whole numbers, or not one per row.
+    """
+    labels = torch.as_tensor(targets)
+    wanted = tuple(logits.shape[:-1])
+    if labels.is_floating_point() or tuple(labels.shape) != wanted:
+        raise InputError(
+            f"expected whole-numbered class labels of shape {wanted} for outputs of shape {tuple(logits.shape)}, got "
+            f"{labels.dtype} of shape {tuple(labels.shape)}; change the targets that the evaluation factory yields"
+        )
+    return labels.long()
 
 
 def _agreement(outputs: Any, targets: Any, reference: Any) -> torch.Tensor:
     del targets
-    same = (first_tensor(outputs).argmax(-1) == first_tensor(reference).argmax(-1)).float()
-    return same.reshape(same.shape[0], -1).mean(1)
+    return _per_sample(first_tensor(outputs).argmax(-1) == first_tensor(reference).argmax(-1))
 
 
 def _negative_kl(outputs: Any, targets: Any, reference: Any) -> torch.Tensor:
@@ -75,10 +113,10 @@ def _sqnr(outputs: Any, targets: Any, reference: Any) -> torch.Tensor:
 METRICS = {
     "top1": QualityMetric("top1", _top1),
     "top5": QualityMetric("top5", _top5),
-    "log_likelihood": QualityMetric("log_likelihood", _log_likelihood),
+    "log_likelihood": QualityMetric("log_likelihood", _log_likelihood, may_count=False),
     "agreement": QualityMetric("agreement", _agreement, needs_reference=True),
-    "negative_kl": QualityMetric("negative_kl", _negative_kl, needs_reference=True),
-    "sqnr_db": QualityMetric("sqnr_db", _sqnr, needs_reference=True),
+    "negative_kl": QualityMetric("negative_kl", _negative_kl, needs_reference=True, may_count=False),
+    "sqnr_db": QualityMetric("sqnr_db", _sqnr, needs_reference=True, may_count=False),
 }
 """Metrics by name: with labels (top1, top5, log_likelihood in nats) and without (agreement, negative_kl, sqnr_db)."""
 
@@ -90,35 +128,59 @@ class Evaluation:
     Attributes
     ----------
     batches
-        Pairs (batch, targets); iterated once per evaluation.
+        Pairs (batch, targets); iterated once per evaluation, always in the same order. An iterator that can be read
+        only once is kept in memory.
     metric
         How a sample is scored.
+
+    Raises
+    ------
+    InputError
+        If ``batches`` cannot be iterated.
     """
 
     batches: Iterable[tuple[Any, Any]]
     metric: QualityMetric
 
+    def __post_init__(self) -> None:
+        try:
+            is_spent_once = iter(self.batches) is self.batches
+        except TypeError as error:
+            raise InputError(
+                f"expected evaluation batches as pairs (batch, target), got {type(self.batches).__name__}; "
+                "give a list or a loader of them"
+            ) from error
+        if is_spent_once:
+            object.__setattr__(self, "batches", list(self.batches))
+
 
 def evaluation_of(batches: Iterable[tuple[Any, Any]], metric: str | Callable[[Any, Any], torch.Tensor]) -> Evaluation:
     """Return an evaluation on ``batches`` by a metric's name, or by a function ``(outputs, targets) -> (samples,)``.
 
-    An iterator that can be read only once is kept in memory.
-
     Raises
     ------
     InputError
-        If the metric is unknown.
+        If the metric is unknown, or ``batches`` cannot be iterated.
     """
-    kept = list(batches) if iter(batches) is batches else batches
     if callable(metric):
-        function = metric
-        name = getattr(metric, "__name__", "quality")
-        return Evaluation(kept, QualityMetric(name, lambda outputs, targets, _: function(outputs, targets)))
+        return Evaluation(batches, _metric_of(metric))
     if metric not in METRICS:
-        raise InputError(
-            f"expected a metric out of {', '.join(METRICS)}, or file.py:function, got {metric!r}; correct data.metric"
-        )
-    return Evaluation(kept, METRICS[metric])
+        raise InputError(f"expected a metric out of {', '.join(METRICS)}, or a function, got {metric!r}; correct it")
+    return Evaluation(batches, METRICS[metric])
+
+
+def _metric_of(function: Callable[[Any, Any], torch.Tensor]) -> QualityMetric:
+    """Return a user's function as a metric, told from others of its name by its source."""
+    name = getattr(function, "__name__", "")
+    try:
+        source = inspect.getsource(function)
+    except (OSError, TypeError):  # typed in at a prompt, or an object that is called
+        source = f"{type(function).__module__}.{type(function).__qualname__} {name}"
+    return QualityMetric(
+        name if name.isidentifier() else "quality",
+        lambda outputs, targets, _: function(outputs, targets),
+        source=source,
+    )
 
 
 def top1_on(batches: Iterable[tuple[Any, Any]]) -> Evaluation:

@@ -7,7 +7,8 @@ it is there already, so writers need no coordination and a killed process loses 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,28 +89,54 @@ class Pool:
         if path is None:
             self._engine = sa.create_engine("sqlite://", poolclass=StaticPool)
         else:
-            self._engine = sa.create_engine(f"sqlite:///{path}", poolclass=NullPool)
+            # Not from text: a folder's name may hold characters that mean something in a URL.
+            url = sa.URL.create("sqlite", database=str(path))
+            self._engine = sa.create_engine(url, poolclass=NullPool)
+        with self._connection() as connection:
+            _metadata.create_all(connection)
+            version = connection.execute(sa.select(_about.c.value).where(_about.c.key == "schema")).scalar()
+            if version is None:
+                connection.execute(_about.insert().values(key="schema", value=str(SCHEMA_VERSION)))
+        if version not in (None, str(SCHEMA_VERSION)):
+            raise RunFolderError(
+                f"expected a pool of schema version {SCHEMA_VERSION} in {path}, got {version}; explore again into "
+                "another folder"
+            )
+
+    @contextmanager
+    def _connection(self) -> Iterator[sa.Connection]:
+        """Yield a connection in a transaction; what the database cannot do becomes one sentence."""
         try:
             with self._engine.begin() as connection:
-                _metadata.create_all(connection)
-                version = connection.execute(sa.select(_about.c.value).where(_about.c.key == "schema")).scalar()
-                if version is None:
-                    connection.execute(_about.insert().values(key="schema", value=str(SCHEMA_VERSION)))
+                yield connection
         except sa.exc.DatabaseError as error:
-            raise RunFolderError(f"expected a pool of evaluations in {path}, got {error.orig}; move it away") from error
-        if version not in (None, str(SCHEMA_VERSION)):
-            raise RunFolderError(f"expected a pool of schema version {SCHEMA_VERSION} in {path}, got {version}")
+            raise RunFolderError(
+                f"expected a pool of evaluations in {self._path}, got: {error.orig}; restore the file, or explore "
+                "again into another folder"
+            ) from error
 
     def get(self, key: Key) -> Scores | None:
-        """Return the scores kept under ``key``, if there are any."""
+        """Return the scores kept under ``key``, if there are any.
+
+        Raises
+        ------
+        RunFolderError
+            If the database is damaged.
+        """
         query = sa.select(_evaluations.c.scores, _evaluations.c.seconds).where(
             _evaluations.c.fingerprint == key.fingerprint
         )
-        with self._engine.connect() as connection:
+        with self._connection() as connection:
             row = connection.execute(query).one_or_none()
         if row is None:
             return None
-        return Scores(np.frombuffer(zlib.decompress(row.scores), dtype="<f4").copy(), float(row.seconds))
+        try:
+            return Scores(np.frombuffer(zlib.decompress(row.scores), dtype="<f4").copy(), float(row.seconds))
+        except (zlib.error, ValueError, TypeError) as error:
+            raise RunFolderError(
+                f"expected the scores of {key.bits} in {self._path}, got damaged ones ({error}); explore again into "
+                "another folder"
+            ) from error
 
     def put(self, key: Key, scores: Scores) -> None:
         """Keep a finished evaluation; one that is there already is left as it is."""
@@ -121,11 +148,11 @@ class Pool:
             "seconds": scores.seconds,
             "scores": zlib.compress(scores.per_sample.astype("<f4").tobytes(), 6),
         }
-        with self._engine.begin() as connection:
+        with self._connection() as connection:
             connection.execute(_evaluations.insert().prefix_with("OR IGNORE").values(**row))
 
     def __len__(self) -> int:
-        with self._engine.connect() as connection:
+        with self._connection() as connection:
             return int(connection.execute(sa.select(sa.func.count()).select_from(_evaluations)).scalar_one())
 
     def close(self) -> None:

@@ -82,19 +82,17 @@ def observe(
     Raises
     ------
     InputError
-        If there is no batch, or a value is not finite (the tensor is named).
+        If there is no batch, none holds a sample, or a value is not finite (the tensor is named).
     """
     observers = {point: _Observer(point) for point in program.points}
-    count = 0
     with torch.inference_mode():
         for batch in batches:
             values = program.start(batch, {})
             program.quantize_inputs(values, observers)
             program.advance(values, observers)
-            count += 1
             if on_batch is not None:
                 on_batch()
-    if count == 0:
+    if any(observer.histogram.count == 0 for observer in observers.values()):
         raise InputError("expected at least one batch of calibration data, got none; check the calibration factory")
     return {point: observer.histogram for point, observer in observers.items()}
 
@@ -139,13 +137,12 @@ class QuantizedNetwork:
         Raises
         ------
         InputError
-            If a layer is unknown.
+            If a layer is unknown, or layers that are tied get different precisions.
         """
+        self._check(precisions)
         weights: dict[int, torch.Tensor] = {}
         quantizers: dict[str, Quantizer] = {}
         for name, precision in precisions.items():
-            if name not in self.captured.layer_index:
-                raise InputError(f"expected layer names of this network, got {name!r}")
             layer = self.captured.layers[self.captured.layer_index[name]]
             points = [(layer.input, precision.activations)]
             if layer.weight is None:
@@ -157,6 +154,18 @@ class QuantizedNetwork:
                 if quantizer is not None:
                     quantizers[point] = quantizer
         return Setting(weights, quantizers)
+
+    def _check(self, precisions: Mapping[str, Precision]) -> None:
+        unknown = [name for name in precisions if name not in self.captured.layer_index]
+        if unknown:
+            raise InputError(f"expected layer names of this network, got {unknown[0]!r}")
+        for group in self.captured.groups:
+            given = {str(precisions[name]) for name in group.layers if name in precisions}
+            if len(given) > 1:
+                raise InputError(
+                    f"expected one precision for the tied layers {', '.join(group.layers)}, got "
+                    f"{' and '.join(sorted(given))}"
+                )
 
     def configure(self, config: BitConfig) -> Setting:
         """Return weights and quantizers for a whole configuration."""
@@ -174,7 +183,8 @@ class QuantizedNetwork:
         assert layer.weight is not None
         key = (layer.weight, number_format)
         if key not in self._weights:
-            axis = self.captured.sites[layer.name].weight_axis
+            # Layers that read one parameter both ways share the copy of the first.
+            axis = next(s.weight_axis for s in self.captured.sites.values() if s.weight == layer.weight)
             full = self.program.folded[layer.weight]
             try:
                 quantized = quantize_weight(

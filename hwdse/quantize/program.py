@@ -15,8 +15,9 @@ from torch import fx
 from torch.utils import _pytree as pytree
 
 from hwdse.capture import Capture
-from hwdse.capture.flow import Site, flat_arguments
+from hwdse.capture.flow import flat_arguments
 from hwdse.capture.operators import base_name, is_elementwise, is_view
+from hwdse.capture.sites import Site
 from hwdse.errors import InputError
 from hwdse.quantize.quantizer import Quantizer
 
@@ -224,17 +225,16 @@ class _Compiler:
         """Put the layer's weight and bias, with its batch norm folded in, among the constants."""
         if site.weight_node is None or site.weight is None:
             return
-        if site.weight_node not in self.known:
-            self.known[site.weight_node] = self._evaluate(site.weight_node)
-        weight = self.known[site.weight_node]
+        weight = self._once(site.weight_node)
         if site.batch_norm is not None:
-            gamma, beta, mean, variance = (self.known[n] for n in site.batch_norm.args[1:5])  # type: ignore[index]
+            gamma, beta, mean, variance = (self._once(n) for n in site.batch_norm.args[1:5])
             epsilon = float(site.batch_norm.args[6])  # type: ignore[arg-type]
-            factor = gamma.double() / (variance.double() + epsilon).sqrt()
-            bias = self.known[site.bias].double() if site.bias is not None else 0.0
+            factor = (variance.double() + epsilon).rsqrt() * (1.0 if gamma is None else gamma.double())
+            bias = 0.0 if site.bias is None else self._once(site.bias).double()
             shape = (-1,) + (1,) * (weight.ndim - 1)
             weight = (weight.double() * factor.reshape(shape)).to(weight.dtype)
-            folded_bias = (beta.double() + (bias - mean.double()) * factor).to(weight.dtype)
+            shift = 0.0 if beta is None else beta.double()
+            folded_bias = (shift + (bias - mean.double()) * factor).to(weight.dtype)
             self.program.constants[self.position[site.batch_norm]] = folded_bias
         weight = channels_last(weight)
         position = self.position[site.weight_node]
@@ -244,10 +244,10 @@ class _Compiler:
 
     def _operator(self, node: fx.Node) -> None:
         site = self.site_of.get(node)
-        if base_name(node) in _CHECKS:
+        if base_name(node) in _CHECKS or node in self.weight_nodes:
             return
-        if node in self.weight_nodes or self._is_constant(node):
-            self.program.constants[self.position[node]] = self.known.setdefault(node, self._evaluate(node))
+        if self._is_constant(node):
+            self.program.constants[self.position[node]] = self._once(node)
         elif self._is_folded_batch_norm(node):
             return
         elif site is not None:
@@ -333,14 +333,12 @@ class _Compiler:
         folded = all(n in self.known and n not in self.weight_nodes for n in operands)
         return folded and node not in self.flow.activations and base_name(node) != "sym_size"
 
-    def _evaluate(self, node: fx.Node) -> Any:
-        def value(n: fx.Node) -> Any:
-            if n not in self.known:
-                self.known[n] = self._evaluate(n)
-            return self.known[n]
-
-        arguments = fx.node.map_arg(node.args, value)
-        return node.target(*arguments, **fx.node.map_arg(node.kwargs, value))  # type: ignore[operator]
+    def _once(self, node: Any) -> Any:
+        """Return the value of a node that no input changes; ``None`` for an operand that is not given."""
+        if node is not None and node not in self.known:
+            arguments, keywords = fx.node.map_arg(node.args, self._once), fx.node.map_arg(node.kwargs, self._once)
+            self.known[node] = node.target(*arguments, **keywords)
+        return None if node is None else self.known[node]
 
     def _free(self) -> None:
         """Give every step the values that it is the last to read."""

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 
 from hwdse.errors import InputError
-from hwdse.formats import NumberFormat, Scheme, Symmetry
+from hwdse.formats import NumberFormat, Scheme, activation_grid
 
 __all__ = ["Quantizer", "UniformQuantizer", "activation_quantizer", "grid_of"]
 
@@ -88,16 +88,7 @@ def activation_quantizer(
 ) -> UniformQuantizer | None:
     """Return the quantizer of an activation tensor with values in ``[low, high]``; ``None`` keeps full precision.
 
-    The range is widened to hold 0, which every scheme represents exactly. An all-zero tensor gets scale 1.
-
-    Parameters
-    ----------
-    low, high
-        Range that calibration found.
-    number_format
-        Signed format of the wanted width; the scheme decides whether the tensor is stored unsigned.
-    scheme
-        The device's scheme.
+    See :func:`hwdse.formats.activation_grid` for the grid.
 
     >>> from hwdse.formats import parse
     >>> activation_quantizer(0.0, 25.5, number_format=parse("int8"), scheme=Scheme()).number_format.name
@@ -105,17 +96,4 @@ def activation_quantizer(
     """
     if not number_format.is_integer:
         return None
-    low, high = min(low, 0.0), max(high, 0.0)
-    if scheme.activations is Symmetry.AFFINE:
-        return _affine(low, high, number_format.unsigned())
-    if low == 0.0 and scheme.unsigned_activations:
-        number_format = number_format.unsigned()
-    _, highest = grid_of(number_format)
-    return UniformQuantizer(number_format, max(-low, high) / highest or 1.0)
-
-
-def _affine(low: float, high: float, number_format: NumberFormat) -> UniformQuantizer:
-    lowest, highest = grid_of(number_format)
-    scale = (high - low) / (highest - lowest) or 1.0
-    zero_point = min(max(round(lowest - low / scale), lowest), highest)
-    return UniformQuantizer(number_format, scale, zero_point)
+    return UniformQuantizer(*activation_grid(low, high, number_format=number_format, scheme=scheme))

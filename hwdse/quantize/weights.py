@@ -13,7 +13,7 @@ from hwdse.quantize.quantizer import grid_of
 __all__ = ["WEIGHT_RANGES", "QuantizedWeight", "quantize_weight"]
 
 WEIGHT_RANGES = ("minmax", "mse")
-_SHRINK = torch.linspace(0.2, 1.0, 81, dtype=torch.float64)
+_SHRINK = torch.linspace(0.3, 1.0, 71, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def quantize_weight(
     Raises
     ------
     InputError
-        If ``ranges`` is unknown, or the weight is not finite.
+        If ``ranges`` is unknown, the weight is not finite, or the format cannot hold its sign.
     """
     if ranges not in WEIGHT_RANGES:
         raise InputError(f"expected weight ranges by one of {', '.join(WEIGHT_RANGES)}, got {ranges!r}")
@@ -82,7 +82,9 @@ def _codes(number_format: NumberFormat, scheme: Scheme) -> tuple[int, int]:
     """Return the lowest and highest code in use."""
     lowest, highest = grid_of(number_format)
     symmetric = scheme.weights is Symmetry.SYMMETRIC
-    return (-highest if symmetric and lowest < 0 and not scheme.full_range else lowest), highest
+    if symmetric and not number_format.is_signed:
+        raise InputError(f"expected a signed format for symmetric weights, got {number_format.name}; use int or affine")
+    return (-highest if symmetric and not scheme.full_range else lowest), highest
 
 
 def _grid(
@@ -91,7 +93,7 @@ def _grid(
     """Return scale and zero point ``(channels,)`` for ranges ``[low, high]``; a channel of zeros gets scale 1."""
     lowest, highest = codes
     if scheme.weights is Symmetry.SYMMETRIC:
-        scale = torch.maximum(-low, high) / highest
+        scale = torch.maximum(low / lowest, high / highest)
         scale = torch.where(scale > 0, scale, torch.ones_like(scale))
         return scale, torch.zeros_like(scale)
     scale = (high - low) / (highest - lowest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -93,10 +94,9 @@ class Study:
         losses, harms = [], []
         for bits, result in state.measured.items():
             for problem in problems:
-                genes = problem.genes_of(bits)
-                if genes is not None:
-                    values = problem.space.evaluate(genes[None])
-                    losses.append(float(values[0, problem.space.columns.index(LOSS.name)]))
+                known = problem.known(bits)
+                if known is not None:
+                    losses.append(known.metrics[problem.space.column(LOSS.name)])
                     harms.append(result.drop.mean)
                     break
         return LossMap(np.array(losses), np.array(harms))
@@ -187,27 +187,47 @@ def explore(
         If ``out`` holds another run.
     """
     meter = Meter(budget or Budget(), clock)
+    if resume and out is None:
+        raise InputError("expected a run folder to go on with, got none; give out")
     folder = RunFolder(out, resume=resume) if out is not None else None
     question = Question.of(objectives, precisions=precisions, fixed=fixed or {}, recipe=recipe or Recipe(), seed=seed)
     profiles = [load_profile(d) if isinstance(d, str) else d for d in devices]
     prepared = prepare(
-        model, graph, calibration, evaluation, question=question, profiles=profiles, folder=folder, progress=progress
+        model,
+        graph,
+        calibration,
+        evaluation,
+        question=question,
+        profiles=profiles,
+        folder=folder,
+        progress=progress,
+        clock=clock,
     )
     recorder = Recorder(folder, prepared, experiment=experiment, notes=notes or {})
+    return _measure(prepared, meter, recorder, progress=progress, clock=clock)
+
+
+def _measure(
+    prepared: Prepared, meter: Meter, recorder: Recorder, *, progress: Progress, clock: Callable[[], float]
+) -> Study:
+    """Spend the budget and record what is found, at the first new evaluation, every other second, and at the end.
+
+    A resumed run first repeats its choices from the pool, whatever the budget: nothing that was found gets lost, and
+    the tables on disk stay until there is something new.
+    """
+    progress.start("measure", meter.budget.evaluations)
     with recorder.pool() as pool:
         laboratory = Laboratory(prepared.evaluator, pool, prepared.identity)
-        progress.start("measure", meter.budget.evaluations)
         network = next(iter(prepared.states.values())).network
-        study = Study(prepared, laboratory.measure_reference(network), meter)
-        recorder.write(study)
-        written = clock()
+        study = Study(prepared, laboratory.measure_reference(network, prepared.reference), meter)
+        written = -math.inf
         for state, bits in _schedule(study):
-            if meter.is_spent:
+            if meter.is_spent and not laboratory.knows(state, bits):
                 break
             seconds, was_there = laboratory.measure(state, bits)
             meter.add(seconds, is_earlier=was_there)
             progress.advance()
-            if clock() - written > _WRITE_EVERY_SECONDS:
+            if not was_there and clock() - written > _WRITE_EVERY_SECONDS:
                 recorder.write(study)
                 written = clock()
         recorder.write(study)

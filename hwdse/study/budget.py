@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isfinite
 
 from hwdse.errors import InputError
 
@@ -29,8 +30,8 @@ class Budget:
     def __post_init__(self) -> None:
         if self.evaluations < 1:
             raise InputError(f"expected a budget of at least 1 evaluation, got {self.evaluations}")
-        if self.seconds is not None and not self.seconds > 0:
-            raise InputError(f"expected a budget of more than 0 seconds, got {self.seconds}")
+        if self.seconds is not None and not (self.seconds > 0 and isfinite(self.seconds)):
+            raise InputError(f"expected a budget of more than 0 seconds, a finite number, got {self.seconds}")
 
 
 class Meter:

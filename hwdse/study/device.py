@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +24,67 @@ from hwdse.plugins import load_plugin
 from hwdse.search.protocol import GROUP as SEARCHERS
 from hwdse.space import DesignSpace
 
-__all__ = ["LOSS", "DeviceProblem"]
+__all__ = ["LOSS", "DeviceProblem", "Known", "device_space"]
 
 LOSS = Metric("loss_predicted", Reduction.SUM, "Loss (predicted)")
 _TABLE_EVALUATIONS = 4000
 _ARCHIVE = 1500
 
 Genes = NDArray[np.uint8]
+
+
+class Known(NamedTuple):
+    """A configuration that the device can run: its genes ``(groups,)`` and its metrics ``(metrics,)``."""
+
+    genes: Genes
+    metrics: NDArray[np.float64]
+
+
+def device_space(
+    graph: LayerGraph,
+    profile: HardwareProfile,
+    *,
+    precisions: Sequence[Precision],
+    fixed: Mapping[str, Precision],
+    costs: Sequence[str],
+) -> DesignSpace:
+    """Return what ``graph`` costs on ``profile`` in every configuration that may be chosen.
+
+    Parameters
+    ----------
+    graph, profile
+        Network and device.
+    precisions
+        Candidates of the groups that are free.
+    fixed
+        Layers or groups that are not free; their precisions need not be among ``precisions``.
+    costs
+        Names of the costs to minimise.
+
+    Raises
+    ------
+    InputError
+        If the device does not run what is asked, or a name is unknown.
+    """
+    offered = ", ".join(map(str, profile.precisions))
+    for name, precision in fixed.items():
+        if not profile.candidates([precision]):
+            raise InputError(
+                f"expected {name} fixed to a precision that {profile.name} supports ({offered}), got {precision}; fix "
+                "it to another one, or leave the device out"
+            )
+    candidates = profile.candidates(dict.fromkeys([*precisions, *fixed.values()]))
+    if not profile.candidates(precisions):
+        given = ", ".join(map(str, precisions))
+        raise InputError(f"expected precisions that {profile.name} supports ({offered}), got {given}; add one")
+    beside = [name for name in DEFAULT_METRICS if name != "energy_mj" or profile.has_energy]
+    # A cost may be asked for by its column's name, and none may be in the table twice.
+    needed = {metric_column(name): name for name in (*beside, *costs, *memory_limits(profile))}
+    table = cost_table(graph, profile, candidates, metrics=list(needed.values()))
+    space = DesignSpace.from_costs(graph, table, fixed=fixed)
+    free = [not {group.name, *group.layers} & set(fixed) for group in graph.groups]
+    allowed = space.allowed & ~np.outer(free, [c not in precisions for c in candidates])
+    return replace(space, allowed=allowed)
 
 
 @dataclass
@@ -63,6 +119,7 @@ class DeviceProblem:
     archive: Genes = field(init=False)
     infeasible: Infeasible | None = None
     warnings: tuple[str, ...] = ()
+    _known: dict[str, Known | None] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def of(
@@ -70,55 +127,40 @@ class DeviceProblem:
         graph: LayerGraph,
         profile: HardwareProfile,
         *,
+        space: DesignSpace,
         sensitivity: Sensitivity,
         costs: Sequence[str],
-        fixed: Mapping[str, Precision],
         seed: int,
     ) -> DeviceProblem:
-        """Build the space of ``graph`` on ``profile`` and search it for the predicted front.
+        """Search ``space`` for the predicted front.
 
         Parameters
         ----------
         graph, profile
             Network and device.
+        space
+            From :func:`device_space`.
         sensitivity
             Harm of every (group, candidate) under the device's scheme, by KL divergence.
         costs
             Names of the costs to minimise.
-        fixed
-            Layers or groups that are not free.
         seed
             Of the search.
-
-        Raises
-        ------
-        InputError
-            If the device runs none of the candidates, or a name is unknown.
         """
-        candidates = profile.candidates(sensitivity.candidates)
-        if not candidates:
-            offered = ", ".join(map(str, profile.precisions))
-            given = ", ".join(map(str, sensitivity.candidates))
-            raise InputError(f"expected precisions that {profile.name} supports ({offered}), got {given}; add one")
-        objectives = tuple(metric_column(name) for name in costs)
-        limits = memory_limits(profile)
-        needed = [*DEFAULT_METRICS, *(name for name in (*costs, *limits) if name not in DEFAULT_METRICS)]
-        table = cost_table(graph, profile, candidates, metrics=needed)
-        chosen = [sensitivity.candidates.index(c) for c in candidates]
-        space = DesignSpace.from_costs(graph, table, fixed=fixed)
+        chosen = [sensitivity.candidates.index(c) for c in space.candidates]
         space = space.with_metric(LOSS, sensitivity.scores["kl"][:, chosen])
-        problem = cls(profile, graph, space, objectives, limits)
+        problem = cls(profile, graph, space, tuple(map(metric_column, costs)), memory_limits(profile))
         problem._search(np.random.default_rng(seed), costs)
         return problem
 
     def _search(self, rng: np.random.Generator, names: Sequence[str]) -> None:
         """Fill the archive: exact fronts of loss against each cost, and NSGA-II over all of them together."""
         sample = self.space.evaluate(self.space.random(256, rng))
-        columns = [self.space.columns.index(c) for c in self.objectives]
+        columns = [self.space.column(c) for c in self.objectives]
         self.warnings = collinear_pairs(sample[:, columns], list(names), device=self.profile.name)
         found = [self.space.random(0, rng)]
         for column in self.objectives:
-            if self._adds_up(column):
+            if self.space.is_additive(column):
                 result = load_plugin(SEARCHERS, "exact")(self.space, (LOSS.name, column), rng=rng)
                 found.append(result.genes)
         initial = np.concatenate(found)
@@ -142,15 +184,10 @@ class DeviceProblem:
             union = union[np.sort(select_spread(self._points(union), _ARCHIVE))]
         self.archive = union
 
-    def _adds_up(self, column: str) -> bool:
-        """Return True if ``column`` is a plain sum over groups, which the exact search needs."""
-        metric = self.space.columns.index(column)
-        return column not in self.space.peaks and not self.space.pairwise[..., metric].any()
-
     def _points(self, genes: Genes) -> NDArray[np.float64]:
         """Return predicted loss and objectives ``(n, 1 + objectives)``."""
         values = self.space.evaluate(genes)
-        return values[:, [self.space.columns.index(c) for c in (LOSS.name, *self.objectives)]]
+        return values[:, [self.space.column(c) for c in (LOSS.name, *self.objectives)]]
 
     @property
     def note(self) -> str:
@@ -170,7 +207,7 @@ class DeviceProblem:
         values = self.space.evaluate(genes)
         fits = np.ones(len(genes), dtype=np.bool_)
         for column, limit in self.limits.items():
-            fits &= values[:, self.space.columns.index(column)] <= limit
+            fits &= values[:, self.space.column(column)] <= limit
         return fits
 
     def bits(self, genes: NDArray[np.integer]) -> str:
@@ -179,6 +216,21 @@ class DeviceProblem:
 
     def genes_of(self, bits: str) -> Genes | None:
         """Return the genes of a configuration given by its bits; ``None`` if the device cannot run it."""
+        known = self.known(bits)
+        return None if known is None else known.genes
+
+    def known(self, bits: str) -> Known | None:
+        """Return genes and metrics of a configuration given by its bits; ``None`` if the device cannot run it."""
+        if bits not in self._known:
+            genes = self._read(bits)
+            runs = genes is not None and bool(self.fits(genes[None])[0])
+            self._known[bits] = (
+                Known(genes, self.space.evaluate(genes[None])[0]) if genes is not None and runs else None
+            )
+        return self._known[bits]
+
+    def _read(self, bits: str) -> Genes | None:
+        """Return the genes of bits; ``None`` if a choice is not allowed."""
         index = {str(candidate): i for i, candidate in enumerate(self.space.candidates)}
         texts = dict(zip(self.graph.layer_index, bits.split(), strict=True))
         genes = np.zeros(len(self.space.groups), dtype=np.uint8)
@@ -187,7 +239,16 @@ class DeviceProblem:
             if choice is None or not self.space.allowed[g, choice]:
                 return None
             genes[g] = choice
-        return genes if bool(self.fits(genes[None])[0]) else None
+        return genes
+
+    def anything(self, rng: np.random.Generator) -> Genes:
+        """Return configurations that fit, ``(n, groups)``: all of a small space, random ones of a large one."""
+        if self.space.size <= _TABLE_EVALUATIONS:
+            choices = [np.flatnonzero(row) for row in self.space.allowed]
+            genes = np.array(list(product(*choices)), dtype=np.uint8)
+        else:
+            genes = self.space.random(_TABLE_EVALUATIONS, rng)
+        return genes[self.fits(genes)]
 
     def uniforms(self) -> dict[str, Genes]:
         """Return the configurations in which every free group has the same precision and that fit, widest first."""

@@ -1,18 +1,19 @@
-"""The run folder: what a run is about, and whether a resumed one is about the same."""
+"""The run folder: what a run is about, and whether a resumed one is about the same.
+
+``resolved.json`` is the first file that a run writes, so a folder either has it, or nothing of a run to go on with.
+"""
 
 from __future__ import annotations
 
 import os
 import platform
-import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from hwdse.errors import RunFolderError
-from hwdse.files import read_json, write_json
-from hwdse.study.measure import Identity
+from hwdse.files import is_left_over, read_json, write_bytes, write_json
 
 __all__ = ["RunFolder", "environment"]
 
@@ -31,7 +32,7 @@ def environment() -> dict[str, Any]:
 
 
 class RunFolder:
-    """A folder that one exploration writes to.
+    """A folder that one exploration writes to; nothing is written before :meth:`open`.
 
     Parameters
     ----------
@@ -43,62 +44,58 @@ class RunFolder:
     Raises
     ------
     RunFolderError
-        If the folder holds a run and ``resume`` is False, or something else.
+        If the folder holds a run and ``resume`` is False, holds something else, or cannot be written to.
     """
 
     def __init__(self, path: Path, *, resume: bool = False) -> None:
         self.path = path
+        self.is_resumed = (path / "resolved.json").is_file()
         if path.exists() and not path.is_dir():
             raise RunFolderError(f"expected a folder to write to, got the file {path}; name another one")
-        started = (path / "resolved.json").is_file()
-        if started and not resume:
+        if self.is_resumed and not resume:
             raise RunFolderError(f"expected an empty folder, got a run in {path}; add --resume or name another one")
-        if path.is_dir() and not started and any(path.iterdir()) and not self._only_pool():
+        if not self.is_resumed and path.is_dir() and not all(map(is_left_over, path.iterdir())):
             raise RunFolderError(f"expected an empty folder or a run, got other files in {path}; name another one")
-        self.is_resumed = started
-
-    def _only_pool(self) -> bool:
-        """Return True if a run was killed before it wrote anything but its experiment and pool."""
-        names = {entry.name for entry in self.path.iterdir()}
-        return all(n.startswith(("evaluations.db", ".")) or n == "experiment.toml" for n in names)
+        there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+        if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+            raise RunFolderError(f"expected a folder to write to, got {path}, and {there} is none; name another one")
 
     @property
     def pool_path(self) -> Path:
         """The database of finished evaluations."""
         return self.path / "evaluations.db"
 
-    def open(self, identity: Mapping[str, Any], resolved: Mapping[str, Any], experiment: Path | None) -> None:
-        """Write what the run is about, or check that a resumed run is about the same.
+    def check(self, identity: Mapping[str, Any]) -> None:
+        """Check that a resumed run is about the same experiment.
 
         Raises
         ------
         RunFolderError
             If the folder's run is about something else; what differs is named.
         """
-        if self.is_resumed:
-            there = self._identity()
-            differing = sorted(key for key in {*identity, *there} if identity.get(key) != there.get(key))
-            if differing:
-                raise RunFolderError(
-                    f"expected the run in {self.path} to be about the same experiment, got another "
-                    f"{', '.join(differing)}; name another folder"
-                )
-        self.path.mkdir(parents=True, exist_ok=True)
-        if experiment is not None:
-            shutil.copyfile(experiment, self.path / ".experiment.tmp")
-            (self.path / ".experiment.tmp").replace(self.path / "experiment.toml")
+        if not self.is_resumed:
+            return
+        there = read_json(self.path / "resolved.json").get("identity")
+        if not isinstance(there, dict):
+            raise RunFolderError(
+                f"expected the identity of a run in {self.path / 'resolved.json'}, got none; restore the file, or name "
+                "another folder"
+            )
+        differing = sorted(key for key in {*identity, *there} if identity.get(key) != there.get(key))
+        if differing:
+            raise RunFolderError(
+                f"expected the run in {self.path} to be about the same experiment, got another "
+                f"{', '.join(differing)}; name another folder"
+            )
+
+    def open(self, identity: Mapping[str, Any], resolved: Mapping[str, Any], experiment: Path | None) -> None:
+        """Write what a new run is about; what a resumed run says of itself holds until there is something new."""
+        if not self.is_resumed:
+            self.resolve(identity, resolved)
         write_json(self.path / "environment.json", environment())
-        self.resolve(identity, resolved)
+        if experiment is not None:
+            write_bytes(self.path / "experiment.toml", experiment.read_bytes())
 
     def resolve(self, identity: Mapping[str, Any], resolved: Mapping[str, Any]) -> None:
         """Write what the run is about and how it stands."""
         write_json(self.path / "resolved.json", {**resolved, "identity": dict(identity)})
-
-    def holds(self, identity: Identity) -> bool:
-        """Return True if the run that is there is about the same network, data and recipe."""
-        there = self._identity()
-        return all(there.get(key) == value for key, value in vars(identity).items())
-
-    def _identity(self) -> dict[str, Any]:
-        identity = read_json(self.path / "resolved.json").get("identity")
-        return identity if isinstance(identity, dict) else {}

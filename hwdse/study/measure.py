@@ -109,11 +109,16 @@ class Laboratory:
     identity: Identity
     reference: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
 
-    def measure_reference(self, network: QuantizedNetwork) -> Interval:
-        """Measure full precision and return its quality."""
-        scores, _ = self._scores(network, FULL_PRECISION)
-        self.reference = scores.per_sample
-        return mean_interval(self.reference)
+    def measure_reference(self, network: QuantizedNetwork, scores: Scores | None = None) -> Interval:
+        """Measure full precision, unless ``scores`` hold that already, and return its quality."""
+        if scores is not None:
+            self.pool.put(self.identity.key(network.scheme.key, FULL_PRECISION), scores)
+        self.reference = self._scores(network, FULL_PRECISION)[0].per_sample
+        return mean_interval(self.reference, may_count=self.evaluator.evaluation.metric.may_count)
+
+    def knows(self, state: SchemeState, bits: str) -> bool:
+        """Return True if measuring a configuration would cost nothing."""
+        return self.pool.get(self.identity.key(state.key, bits)) is not None
 
     def measure(self, state: SchemeState, bits: str) -> tuple[float, bool]:
         """Measure a configuration under a scheme and add it to ``state``.
@@ -121,8 +126,10 @@ class Laboratory:
         Returns the seconds that the evaluation took, and whether it was in the pool already.
         """
         scores, was_there = self._scores(state.network, bits)
+        may_count = self.evaluator.evaluation.metric.may_count
         state.measured[bits] = Measured(
-            mean_interval(scores.per_sample), paired_interval(scores.per_sample, self.reference)
+            mean_interval(scores.per_sample, may_count=may_count),
+            paired_interval(scores.per_sample, self.reference, may_count=may_count),
         )
         return scores.seconds, was_there
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 
@@ -16,19 +15,21 @@ from hwdse.calibrate import Histogram
 from hwdse.capture import Capture
 from hwdse.cost import metric_column
 from hwdse.errors import InputError
-from hwdse.evaluate import Evaluation, Evaluator
+from hwdse.evaluate import Evaluation, Evaluator, Scores, mean_interval
+from hwdse.evaluate.batches import check_batch
 from hwdse.evaluate.fingerprint import fingerprint, fingerprint_of_batches, fingerprint_of_network
 from hwdse.formats import Precision, Scheme
 from hwdse.hardware import HardwareProfile
 from hwdse.progress import Progress
 from hwdse.quantize.network import QuantizedNetwork, Recipe, observe
 from hwdse.quantize.program import Program
-from hwdse.study.device import DeviceProblem
+from hwdse.space import DesignSpace
+from hwdse.study.device import DeviceProblem, device_space
 from hwdse.study.folder import RunFolder
 from hwdse.study.measure import Identity, SchemeState
-from hwdse.study.tables import read_sensitivity
+from hwdse.study.tables import load_sensitivity
 
-__all__ = ["DEFAULT_PRECISIONS", "Prepared", "Question", "prepare"]
+__all__ = ["DEFAULT_PRECISIONS", "Prepared", "Question", "identity_of_run", "prepare"]
 
 DEFAULT_PRECISIONS = ("W2A8", "W4A4", "W4A8", "W8A8")
 _SENSITIVITY_SAMPLES = 256
@@ -43,7 +44,7 @@ class Question:
     costs
         Names of the costs to minimise.
     precisions
-        Candidates.
+        Candidates of what is free.
     fixed
         Layer or group to the precision it must have.
     recipe
@@ -73,8 +74,10 @@ class Question:
         Raises
         ------
         InputError
-            If objectives or precisions are unknown, missing or repeated.
+            If objectives or precisions are unknown, missing or repeated, or the seed is negative.
         """
+        if seed < 0:
+            raise InputError(f"expected a seed of at least 0, got {seed}")
         costs = tuple(name for name in objectives if name != "accuracy")
         if "accuracy" not in objectives or not costs:
             raise InputError(f"expected accuracy and at least one cost as objectives, got {', '.join(objectives)}")
@@ -82,10 +85,14 @@ class Question:
             raise InputError(f"expected every objective once, got {', '.join(objectives)}")
         parsed = tuple(Precision.parse(p) if isinstance(p, str) else p for p in precisions)
         held = {k: Precision.parse(p) if isinstance(p, str) else p for k, p in fixed.items()}
-        candidates = tuple(dict.fromkeys([*parsed, *held.values()]))
         if not parsed:
             raise InputError("expected at least one candidate precision, got none")
-        return cls(costs, candidates, held, recipe, seed)
+        return cls(costs, tuple(dict.fromkeys(parsed)), held, recipe, seed)
+
+    @property
+    def candidates(self) -> tuple[Precision, ...]:
+        """All precisions that some layer may have."""
+        return tuple(dict.fromkeys([*self.precisions, *self.fixed.values()]))
 
 
 @dataclass
@@ -108,6 +115,8 @@ class Prepared:
         Scores configurations.
     identity
         What all evaluations have in common.
+    reference
+        Scores of full precision; ``None`` where the pool of a resumed run has them.
     """
 
     captured: Capture
@@ -118,11 +127,12 @@ class Prepared:
     states: Mapping[str, SchemeState]
     evaluator: Evaluator
     identity: Identity
+    reference: Scores | None
 
     @property
     def quality(self) -> str:
         """Name of the quality metric."""
-        return self.identity.metric
+        return self.evaluator.evaluation.metric.name
 
 
 def prepare(
@@ -135,106 +145,177 @@ def prepare(
     profiles: Sequence[HardwareProfile],
     folder: RunFolder | None,
     progress: Progress,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Prepared:
     """Return everything that measuring needs; sensitivities that ``folder`` holds already are read from it.
+
+    What can be wrong is looked at first, and what takes long comes last.
 
     Raises
     ------
     InputError
         If model and graph do not belong together, data are unusable, or a device cannot run the network.
+    RunFolderError
+        If ``folder`` holds a run about something else.
     """
     if not profiles or len({p.name for p in profiles}) != len(profiles):
         raise InputError(f"expected one device or more, each once, got {', '.join(p.name for p in profiles) or 'none'}")
     check_same_network(model, captured)
+    spaces = {
+        profile.name: device_space(
+            captured, profile, precisions=question.precisions, fixed=question.fixed, costs=question.costs
+        )
+        for profile in profiles
+    }
     batches = list(calibration)
+    for batch in batches:
+        check_batch(captured, batch, "calibration")
+    identity = _identity(captured, batches, evaluation, question)
+    if folder is not None:
+        folder.check(identity_of_run(identity, question, profiles))
     program = Program.of(captured)
     progress.start("calibrate", len(batches))
     histograms = observe(program, batches, on_batch=progress.advance)
-    data = fingerprint(
-        {"calibration": fingerprint_of_batches(batches), "evaluation": fingerprint_of_batches(evaluation.batches)}
+    networks = {
+        profile.scheme: QuantizedNetwork(program, scheme=profile.scheme, histograms=histograms, recipe=question.recipe)
+        for profile in profiles
+    }
+    evaluator = Evaluator(evaluation, clock)
+    reference = _reference(evaluator, networks[profiles[0].scheme], folder)
+    states = _states(networks, batches, spaces, profiles=profiles, folder=folder, progress=progress)
+    problems = _problems(captured, profiles, spaces, states, question=question, progress=progress)
+    return Prepared(captured, program, question, histograms, problems, states, evaluator, identity, reference)
+
+
+def _reference(evaluator: Evaluator, network: QuantizedNetwork, folder: RunFolder | None) -> Scores | None:
+    """Return the scores of full precision; ``None`` where the pool of a resumed run has them.
+
+    This first evaluation shows what is wrong with samples or metric, before anything is written.
+    """
+    if folder is not None and folder.is_resumed:
+        return None
+    scores = evaluator.score(network, None)
+    mean_interval(scores.per_sample, may_count=evaluator.evaluation.metric.may_count)
+    return scores
+
+
+def identity_of_run(identity: Identity, question: Question, profiles: Sequence[HardwareProfile]) -> dict[str, Any]:
+    """Return what a resumed run must have in common with the one that it goes on with."""
+    return {
+        **vars(identity),
+        "devices": {profile.name: _address(profile) for profile in profiles},
+        "precisions": [str(p) for p in question.precisions],
+        "fixed": {name: str(p) for name, p in question.fixed.items()},
+        "objectives": list(question.costs),
+        "seed": question.seed,
+    }
+
+
+def _address(profile: HardwareProfile) -> str:
+    """Return a text that differs where two profiles differ."""
+    return fingerprint(
+        {"spec": profile.spec.model_dump_json(), "table": repr(sorted(map(repr, profile.table.entries.items())))}
     )
-    identity = Identity(fingerprint_of_network(captured), data, evaluation.metric.name, question.recipe.key)
-    states = {}
-    for scheme, candidates in _candidates_by_scheme(profiles, question.precisions).items():
-        network = QuantizedNetwork(program, scheme=scheme, histograms=histograms, recipe=question.recipe)
-        states[scheme.key] = SchemeState(
-            network, _sensitivity(network, batches, candidates, folder=folder, identity=identity, progress=progress)
-        )
-    progress.start("search", len(profiles))
-    problems = {}
-    for profile in profiles:
-        problems[profile.name] = DeviceProblem.of(
-            captured,
-            profile,
-            sensitivity=states[profile.scheme.key].sensitivity,
-            costs=question.costs,
-            fixed=question.fixed,
-            seed=question.seed,
-        )
-        for sentence in problems[profile.name].warnings:
-            progress.warn(sentence)
-        progress.advance()
-    return Prepared(captured, program, question, histograms, problems, states, Evaluator(evaluation), identity)
 
 
-def check_same_network(model: nn.Module, captured: Capture) -> None:
-    """Check that ``captured`` holds the parameters of ``model``.
+def _identity(captured: Capture, batches: Sequence[Any], evaluation: Evaluation, question: Question) -> Identity:
+    """Return what all evaluations have in common.
 
     Raises
     ------
     InputError
-        If it does not.
+        If evaluation samples come in another order every time, which no paired difference survives.
+    """
+    samples = fingerprint_of_batches(evaluation.batches)
+    if not isinstance(evaluation.batches, list | tuple) and fingerprint_of_batches(evaluation.batches) != samples:
+        raise InputError(
+            "expected the same evaluation batches in the same order every time, got others the second time; turn "
+            "shuffling and random augmentation off"
+        )
+    data = fingerprint({"calibration": fingerprint_of_batches(batches), "evaluation": samples})
+    return Identity(fingerprint_of_network(captured), data, evaluation.metric.key, question.recipe.key)
+
+
+def _states(
+    networks: Mapping[Scheme, QuantizedNetwork],
+    batches: Sequence[Any],
+    spaces: Mapping[str, DesignSpace],
+    *,
+    profiles: Sequence[HardwareProfile],
+    folder: RunFolder | None,
+    progress: Progress,
+) -> dict[str, SchemeState]:
+    """Return every scheme with the sensitivity of each candidate that one of its devices may choose."""
+    states = {}
+    for scheme, network in networks.items():
+        chosen = [c for p in profiles if p.scheme == scheme for c in spaces[p.name].candidates]
+        sensitivity = _sensitivity(network, batches, tuple(dict.fromkeys(chosen)), folder=folder, progress=progress)
+        states[scheme.key] = SchemeState(network, sensitivity)
+    return states
+
+
+def _problems(
+    captured: Capture,
+    profiles: Sequence[HardwareProfile],
+    spaces: Mapping[str, DesignSpace],
+    states: Mapping[str, SchemeState],
+    *,
+    question: Question,
+    progress: Progress,
+) -> dict[str, DeviceProblem]:
+    """Return every device with its predicted front."""
+    problems = {}
+    progress.start("search", len(profiles))
+    for profile in profiles:
+        problem = DeviceProblem.of(
+            captured,
+            profile,
+            space=spaces[profile.name],
+            sensitivity=states[profile.scheme.key].sensitivity,
+            costs=question.costs,
+            seed=question.seed,
+        )
+        problems[profile.name] = problem
+        for sentence in problem.warnings:
+            progress.warn(sentence)
+        progress.advance()
+    return problems
+
+
+def check_same_network(model: nn.Module, captured: Capture) -> None:
+    """Check that ``captured`` holds the parameters of ``model``, and that they are numbers.
+
+    Raises
+    ------
+    InputError
+        If it does not, or a parameter is NaN or infinite.
     """
     held = captured.program.state_dict
     for name, parameter in model.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise InputError(f"expected finite parameters, got NaN or infinity in {name}; check the weight file")
         other = held.get(name)
         if other is None or other.shape != parameter.shape or not torch.equal(other, parameter):
             raise InputError(f"expected the graph of this model, got another one (parameter {name}); capture it again")
 
 
-def _candidates_by_scheme(
-    profiles: Sequence[HardwareProfile], precisions: Sequence[Precision]
-) -> dict[Scheme, tuple[Precision, ...]]:
-    """Return for each scheme the candidates that one of its devices supports."""
-    found: dict[Scheme, set[Precision]] = {}
-    for profile in profiles:
-        found.setdefault(profile.scheme, set()).update(profile.candidates(precisions))
-    return {scheme: tuple(p for p in precisions if p in supported) for scheme, supported in found.items()}
-
-
 def _sensitivity(
     network: QuantizedNetwork,
     batches: Sequence[Any],
-    candidates: Sequence[Precision],
+    candidates: tuple[Precision, ...],
     *,
     folder: RunFolder | None,
-    identity: Identity,
     progress: Progress,
 ) -> Sensitivity:
-    groups = tuple(group.name for group in network.captured.groups)
-    if folder is not None and folder.is_resumed:
-        kept = _kept(folder, network, groups, tuple(candidates), identity)
-        if kept is not None:
-            return kept
+    """Return the sensitivities in a resumed run's folder; measure them if they are not there."""
+    if folder is not None and folder.is_resumed and (folder.path / "sensitivity.csv").is_file():
+        groups = tuple(group.name for group in network.captured.groups)
+        return load_sensitivity(
+            folder.path / "sensitivity.csv", network.scheme.key, groups=groups, candidates=candidates
+        )
     sample = first_samples(batches, _SENSITIVITY_SAMPLES)
     progress.start("sensitivity", len(sample))
-    if not candidates:
-        return Sensitivity(groups, (), {"kl": np.zeros((len(groups), 0))}, 0)
     return measure_sensitivity(network, sample, candidates=candidates, on_batch=progress.advance)
-
-
-def _kept(
-    folder: RunFolder,
-    network: QuantizedNetwork,
-    groups: tuple[str, ...],
-    candidates: tuple[Precision, ...],
-    identity: Identity,
-) -> Sensitivity | None:
-    """Return the sensitivities in a resumed run's folder, if they are complete and of the same network and data."""
-    if not folder.holds(identity) or not (folder.path / "sensitivity.csv").is_file():
-        return None
-    table = pd.read_csv(folder.path / "sensitivity.csv", float_precision="round_trip")
-    return read_sensitivity(table, network.scheme.key, groups=groups, candidates=candidates)
 
 
 def first_samples(batches: Sequence[Any], samples: int) -> list[Any]:

@@ -1,8 +1,8 @@
 """Which configuration to measure next: the one that promises to add most to a device's measured front.
 
 Predicted loss becomes predicted quality by a monotone map fitted to everything measured under the scheme. Candidates
-are the predicted front and the neighbours of the measured one; their worth is the hypervolume that they would add, one
-cost at a time.
+are the predicted front and the neighbours of the measured one, and anything else once those are measured; their worth
+is the hypervolume that they would add, one cost at a time.
 """
 
 from __future__ import annotations
@@ -88,11 +88,15 @@ def propose(
     """
     candidates, harm = _candidates(problem, measured, harms, loss_map)
     if not len(candidates):
+        candidates = problem.anything(np.random.default_rng(turn))
+        candidates = candidates[_unseen(measured, candidates)]
+        harm = loss_map(problem.space.evaluate(candidates)[:, problem.space.column(LOSS.name)])
+    if not len(candidates):
         return None
     values = problem.space.evaluate(candidates)
     known = problem.space.evaluate(measured)
     for shift in range(len(problem.objectives)):
-        column = problem.space.columns.index(problem.objectives[(turn + shift) % len(problem.objectives)])
+        column = problem.space.column(problem.objectives[(turn + shift) % len(problem.objectives)])
         limit = max(values[:, column].max(), known[:, column].max() if len(known) else 0.0)
         reference = np.array([1.05 * limit, harm_reference])
         gain = improvement(
@@ -102,7 +106,7 @@ def propose(
         if gain[best] > 1e-9 * reference.prod():
             break
     else:
-        best = _remotest(_log(values[:, problem.space.columns.index(LOSS.name)]), known, problem)
+        best = _remotest(_log(values[:, problem.space.column(LOSS.name)]), known, problem)
     chosen: Genes = candidates[best]
     return chosen
 
@@ -111,23 +115,27 @@ def _candidates(
     problem: DeviceProblem, measured: Genes, harms: NDArray[np.float64], loss_map: LossMap
 ) -> tuple[Genes, NDArray[np.float64]]:
     """Return unmeasured candidates ``(n, groups)`` and their predicted harm ``(n,)``."""
-    loss = problem.space.columns.index(LOSS.name)
+    loss = problem.space.column(LOSS.name)
     genes = problem.archive
     harm = loss_map(problem.space.evaluate(genes)[:, loss]) if len(genes) else np.zeros(0)
     if len(measured):
         known = problem.space.evaluate(measured)
-        costs = known[:, [problem.space.columns.index(c) for c in problem.objectives]]
+        costs = known[:, [problem.space.column(c) for c in problem.objectives]]
         front = np.flatnonzero(non_dominated(np.column_stack([harms, costs])))
         residuals = harms[front] - loss_map(known[front, loss])
         near, parents = _neighbours(problem, measured[front])
         expected = loss_map(problem.space.evaluate(near)[:, loss]) + _NEIGHBOUR_TRUST * residuals[parents]
         genes, harm = np.concatenate([genes, near]), np.concatenate([harm, expected])
-    if not len(genes):
-        return genes, harm
-    _, first = np.unique(np.concatenate([measured, genes]), axis=0, return_index=True)
-    new = np.sort(first[first >= len(measured)]) - len(measured)
-    new = new[problem.fits(genes[new])] if len(new) else new
+    new = _unseen(measured, genes)
+    new = new[problem.fits(genes[new])]
     return genes[new], harm[new]
+
+
+def _unseen(measured: Genes, genes: Genes) -> NDArray[np.int64]:
+    """Return the indices of ``genes`` that are not among the ``measured``, each configuration once."""
+    _, first = np.unique(np.concatenate([measured, genes]), axis=0, return_index=True)
+    new: NDArray[np.int64] = np.sort(first[first >= len(measured)]) - len(measured)
+    return new
 
 
 def _neighbours(problem: DeviceProblem, genes: Genes) -> tuple[Genes, NDArray[np.int64]]:
@@ -150,7 +158,7 @@ def _remotest(losses: NDArray[np.float64], known: NDArray[np.float64], problem: 
     """Return the candidate whose predicted loss is farthest from all that was measured."""
     if not len(known):
         return int(np.argmin(losses))
-    seen = _log(known[:, problem.space.columns.index(LOSS.name)])
+    seen = _log(known[:, problem.space.column(LOSS.name)])
     return int(np.argmax(np.abs(losses[:, None] - seen[None, :]).min(axis=1)))
 
 

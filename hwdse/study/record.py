@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from hwdse.cost import fp32_size_kib
 from hwdse.evaluate import Pool
-from hwdse.evaluate.fingerprint import fingerprint
 from hwdse.files import write_csv
-from hwdse.hardware import HardwareProfile
 from hwdse.study.folder import RunFolder
-from hwdse.study.prepare import Prepared
+from hwdse.study.prepare import Prepared, identity_of_run
 from hwdse.study.tables import (
     costs_table,
     front_table,
@@ -51,12 +49,14 @@ class Recorder:
         self._prepared = prepared
         self._experiment = experiment
         self._notes = notes
+        profiles = [problem.profile for problem in prepared.problems.values()]
+        self._identity = identity_of_run(prepared.identity, prepared.question, profiles)
 
     @contextmanager
     def pool(self) -> Iterator[Pool]:
-        """Open the run's pool, once the folder is known to be about the same experiment."""
+        """Open the run's pool; before that, write what is known before anything is measured."""
         if self._folder is not None:
-            self._folder.open(self._identity(), self._resolved(None), self._experiment)
+            self._folder.open(self._identity, self._resolved(None), self._experiment)
             self._write_prepared(self._folder.path)
         pool = Pool(self._folder.pool_path if self._folder is not None else None)
         try:
@@ -74,9 +74,10 @@ class Recorder:
             loss_map = study.loss_map(study.state(problem)) if len(measured) else None
             predicted = predicted_table(problem, loss_map=loss_map, full_precision=study.full_precision.mean)
             write_csv(path / "predicted.csv", predicted)
+            # In this order: killed in between, every row of the front is still among the measured ones.
             write_csv(path / "measured.csv", measured)
             write_csv(path / "front.csv", front_table(problem, measured, quality=self._prepared.quality))
-        self._folder.resolve(self._identity(), self._resolved(study))
+        self._folder.resolve(self._identity, self._resolved(study))
 
     def _write_prepared(self, path: Path) -> None:
         prepared = self._prepared
@@ -86,18 +87,6 @@ class Recorder:
         write_csv(path / "sensitivity.csv", sensitivity_table(sensitivities))
         for name, problem in prepared.problems.items():
             write_csv(path / name / "costs.csv", costs_table(problem))
-
-    def _identity(self) -> dict[str, Any]:
-        """Return what a resumed run must have in common with this one."""
-        question = self._prepared.question
-        return {
-            **vars(self._prepared.identity),
-            "devices": {name: _address(p.profile) for name, p in self._prepared.problems.items()},
-            "precisions": [str(p) for p in question.precisions],
-            "fixed": {name: str(p) for name, p in question.fixed.items()},
-            "objectives": list(question.costs),
-            "seed": question.seed,
-        }
 
     def _resolved(self, study: Study | None) -> dict[str, Any]:
         prepared = self._prepared
@@ -132,10 +121,3 @@ class Recorder:
             }
             resolved["evaluations"] = {key: len(state.measured) for key, state in prepared.states.items()}
         return resolved
-
-
-def _address(profile: HardwareProfile) -> str:
-    """Return a text that differs where two profiles differ."""
-    return fingerprint(
-        {"spec": profile.spec.model_dump_json(), "table": repr(sorted(map(repr, profile.table.entries.items())))}
-    )

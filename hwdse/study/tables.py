@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,13 @@ import pandas as pd
 from hwdse.analysis.sensitivity import Sensitivity
 from hwdse.calibrate import Histogram
 from hwdse.capture import Capture
+from hwdse.errors import RunFolderError
+from hwdse.files import read_csv
 from hwdse.formats import Precision
 from hwdse.graph import LayerGraph
 from hwdse.pareto import non_dominated
 from hwdse.quantize.program import Program
+from hwdse.reason import reason_of
 from hwdse.study.device import LOSS, DeviceProblem
 from hwdse.study.measure import Measured
 from hwdse.study.propose import LossMap
@@ -25,9 +29,9 @@ __all__ = [
     "costs_table",
     "front_table",
     "layers_table",
+    "load_sensitivity",
     "measured_table",
     "predicted_table",
-    "read_sensitivity",
     "sensitivity_table",
     "statistics_table",
 ]
@@ -123,18 +127,33 @@ def sensitivity_table(sensitivities: Mapping[str, Sensitivity]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def read_sensitivity(
-    table: pd.DataFrame, scheme: str, *, groups: tuple[str, ...], candidates: tuple[Precision, ...]
-) -> Sensitivity | None:
-    """Return what ``table`` holds for a scheme, or ``None`` if anything is missing."""
-    rows = table[table["scheme"] == scheme].set_index(["group", "candidate"])
+def load_sensitivity(
+    path: Path, scheme: str, *, groups: tuple[str, ...], candidates: tuple[Precision, ...]
+) -> Sensitivity:
+    """Return what a run's sensitivity table holds for a scheme, bit for bit.
+
+    Raises
+    ------
+    RunFolderError
+        If the table is damaged, or a group or candidate is missing.
+    """
     wanted = pd.MultiIndex.from_product([groups, map(str, candidates)])
-    if len(rows) != len(wanted) or not wanted.isin(rows.index).all():
-        return None
     shape = (len(groups), len(candidates))
-    ordered = rows.loc[wanted]
-    scores = {m: ordered[m].to_numpy(dtype=np.float64).reshape(shape) for m in ("kl", "sqnr_db")}
-    return Sensitivity(groups, candidates, scores, int(ordered["samples"].iloc[0]))
+    table = read_csv(path, text=("scheme", "group", "candidate"))
+    try:
+        rows = table[table["scheme"] == scheme].set_index(["group", "candidate"]).loc[wanted]
+        scores = {name: rows[name].to_numpy(dtype=np.float64).reshape(shape) for name in ("kl", "sqnr_db")}
+        samples = int(rows["samples"].iloc[0])
+    except (ValueError, KeyError) as error:
+        raise RunFolderError(
+            f"expected the sensitivity of every group and candidate under {scheme} in {path}, got a damaged table "
+            f"({reason_of(error)}); delete it to have it measured again"
+        ) from error
+    if not all(np.isfinite(values).all() for values in scores.values()):
+        raise RunFolderError(
+            f"expected finite sensitivities in {path}, got others; delete it to have it measured again"
+        )
+    return Sensitivity(groups, candidates, scores, samples)
 
 
 def costs_table(problem: DeviceProblem) -> pd.DataFrame:
@@ -160,14 +179,13 @@ def measured_table(problem: DeviceProblem, measured: Mapping[str, Measured], *, 
     names = ["config_id", "bits", *columns]
     names += [prefix, f"{prefix}_low", f"{prefix}_high", drop, f"{drop}_low", f"{drop}_high"]
     names += ["samples", LOSS.name, "uniform"]
-    runnable = [(b, m, genes) for b, m in measured.items() if (genes := problem.genes_of(b)) is not None]
-    if not runnable:
-        return pd.DataFrame(columns=names)
-    values = problem.space.evaluate(np.stack([genes for *_, genes in runnable]))
     uniform = {problem.bits(genes): name for name, genes in problem.uniforms().items()}
     rows = []
-    for (bits, result, _), row in zip(runnable, values, strict=True):
-        costs = dict(zip(problem.space.columns, map(float, row), strict=True))
+    for bits, result in measured.items():
+        known = problem.known(bits)
+        if known is None:
+            continue
+        costs = dict(zip(problem.space.columns, map(float, known.metrics), strict=True))
         rows.append(
             [
                 *(config_id(bits), bits, *(costs[c] for c in columns)),

@@ -1,0 +1,70 @@
+"""``hwdse profiles``: every fault is listed, and the closest name is suggested."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from hwdse.hardware import profile_paths
+from hwdse.hardware.load import VARIABLE
+
+
+def test_an_unknown_name_suggests_the_closest(cli):
+    answer = cli("profiles", "show", "mpci")
+    assert answer.code == 2
+    assert "expected a known profile, got 'mpci'; did you mean mpic?" in answer.error
+    answer = cli("profiles", "check", "mpci")
+    assert answer.code == 2
+    assert "mpic" in answer.error
+    assert answer.out == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("name = ", "expected TOML, got: "),
+        ("schema_version = 2", "schema_version: expected 1, got 2"),
+        ("", "schema_version: expected 1, got nothing"),
+    ],
+)
+def test_a_broken_profile_is_named(text, sentence, cli, tmp_path):
+    (tmp_path / "chip.toml").write_text(text)
+    for arguments in (["show"], ["check"]):
+        answer = cli("profiles", *arguments, tmp_path / "chip.toml")
+        assert answer.code == 2
+        assert sentence in answer.error
+
+
+def test_every_fault_is_listed(cli, tmp_path):
+    text = (
+        profile_paths()["mpic"]
+        .read_text()
+        .replace("batch = 1", "batch = 0")
+        .replace('kind = "mcu"', 'kind = "toaster"')
+    )
+    (tmp_path / "mpic.toml").write_text(text)
+    answer = cli("profiles", "check", tmp_path / "mpic.toml", "stm32h7a3")
+    assert answer.code == 2
+    assert "Traceback" not in answer.err
+    assert {line.partition("mpic.toml: ")[2].partition(":")[0] for line in answer.err.splitlines()} >= {"batch", "kind"}
+    assert "stm32h7a3: ok" in answer.out
+
+
+def test_all_profiles_are_good(cli):
+    answer = cli("profiles", "check")
+    assert answer.code == 0
+    assert answer.err == ""
+    assert len(answer.out.splitlines()) == len(profile_paths())
+
+
+def test_a_damaged_profile_does_not_hide_the_others(cli, tmp_path, monkeypatch):
+    (tmp_path / "broken.toml").write_text("name = ")
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    answer = cli("profiles", "list")
+    assert answer.code == 0
+    assert "broken" in answer.out
+    assert "mpic" in answer.out
+    listed = json.loads(cli("profiles", "list", "--json").out)
+    assert [row["name"] for row in listed["damaged"]] == ["broken"]
+    assert "expected TOML" in listed["damaged"][0]["error"]

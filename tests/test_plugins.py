@@ -1,0 +1,61 @@
+"""Built-in and foreign parts go the same way."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from hwdse.calibrate import Histogram, range_estimator
+from hwdse.calibrate.minmax import estimate
+from hwdse.errors import InputError
+from hwdse.formats import Scheme, parse
+from hwdse.plugins import load_plugin, plugin_names
+
+GROUPS = {
+    "hwdse.calibrators": {"minmax", "mse", "percentile"},
+    "hwdse.sensitivities": {"kl", "sqnr_db"},
+    "hwdse.searchers": {"exact", "greedy", "greedy_sensitivity", "hull", "milp", "nsga2", "random"},
+    "hwdse.cost_models": {"activation_kib", "bops_g", "energy_mj", "latency_ms", "memory_kib", "size_kib"},
+}
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_built_in_parts_are_found_by_entry_point(group: str) -> None:
+    assert set(plugin_names(group)) >= GROUPS[group]
+    assert list(plugin_names(group)) == sorted(plugin_names(group))
+    for name in GROUPS[group]:
+        assert load_plugin(group, name) is load_plugin(group, name)
+    assert load_plugin("hwdse.calibrators", "minmax") is estimate
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(InputError, match=r"expected one of the installed calibrators \(.*minmax.*\), got 'median'"):
+        range_estimator("median")
+    with pytest.raises(InputError, match=r"expected one of the installed cost models \(.*size_kib.*\), got 'price'"):
+        load_plugin("hwdse.cost_models", "price")
+    with pytest.raises(InputError, match=r"expected one of the installed nothings \(none\), got 'x'"):
+        load_plugin("hwdse.nothings", "x")
+
+
+def test_a_foreign_calibrator_is_installed_by_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "half_range.py").write_text(
+        "def estimate(histogram, number_format, scheme):\n    return histogram.minimum / 2, histogram.maximum / 2\n"
+    )
+    info = tmp_path / "half_range-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: half-range\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[hwdse.calibrators]\nhalf = half_range:estimate\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importlib.invalidate_caches()
+    assert "half" in plugin_names("hwdse.calibrators")
+    histogram = Histogram()
+    histogram.add(torch.tensor([-1.0, 3.0]))
+    try:
+        assert range_estimator("half")(histogram, parse("int8"), Scheme()) == (-0.5, 1.5)
+    finally:
+        load_plugin.cache_clear()
+        sys.modules.pop("half_range", None)
