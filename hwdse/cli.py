@@ -85,17 +85,17 @@ def explore(
     json: JsonOption = False,
 ) -> None:
     """Explore an experiment: measured Pareto fronts for every device, from one pool of evaluations."""
-    from hwdse.commands.explore import Options, explore_experiment
-
-    options = Options(
-        out=out,
-        devices=tuple(device or ()),
-        seed=seed,
-        evaluations=budget_evaluations,
-        seconds=budget_seconds,
-        resume=resume,
-    )
     try:
+        from hwdse.commands.explore import Options, explore_experiment
+
+        options = Options(
+            out=out,
+            devices=tuple(device or ()),
+            seed=seed,
+            evaluations=budget_evaluations,
+            seconds=budget_seconds,
+            resume=resume,
+        )
         explore_experiment(experiment, options, as_json=json)
     except KeyboardInterrupt:  # here, since the command line's library ends the process without a word
         fail("interrupted; what was measured is kept, go on with --resume")

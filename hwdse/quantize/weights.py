@@ -13,7 +13,7 @@ from hwdse.quantize.quantizer import grid_of
 __all__ = ["WEIGHT_RANGES", "QuantizedWeight", "quantize_weight"]
 
 WEIGHT_RANGES = ("minmax", "mse")
-_SHRINK = torch.linspace(0.3, 1.0, 71, dtype=torch.float64)
+_SHRINK = torch.linspace(0.2, 1.0, 81, dtype=torch.float64)
 
 
 @dataclass(frozen=True)

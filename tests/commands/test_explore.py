@@ -152,6 +152,8 @@ def stopped(arguments, pool, *, at, by) -> tuple[int, str]:
         [sys.executable, "-m", "hwdse", *map(str, arguments)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     limit = time.monotonic() + 100
+    # An earlier signal may have come late: this process has to add a row of its own.
+    at = max(at, rows(pool) + 1) if at else 0
     while process.poll() is None and time.monotonic() < limit and (rows(pool) if at else float("inf")) < at:
         time.sleep(0.02)
     if not at:

@@ -18,7 +18,6 @@ from hwdse.experiment import load_experiment, make_inputs
 from hwdse.report.tables import RunTables
 from hwdse.study import Budget, explore
 
-
 EVALUATIONS = 9
 
 
