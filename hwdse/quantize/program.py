@@ -303,7 +303,7 @@ class _Compiler:
         """Return True if ``operand`` is a fresh tensor of the result's shape and type that only ``node`` reads."""
         if not isinstance(operand, fx.Node) or operand not in self.flow.activations or operand.op == "placeholder":
             return False
-        fresh = not is_view(operand) and list(operand.users) == [node]
+        fresh = operand not in self.points and not is_view(operand) and list(operand.users) == [node]
         same = self.flow.shapes.get(operand) == self.flow.shapes.get(node)
         return fresh and same and operand.meta["val"].dtype == node.meta["val"].dtype
 
