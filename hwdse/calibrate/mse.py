@@ -22,9 +22,7 @@ def estimate(histogram: Histogram, number_format: NumberFormat, scheme: Scheme) 
     low, high = min(histogram.minimum, 0.0), max(histogram.maximum, 0.0)
     if low == high or not number_format.is_integer:
         return low, high
-    edges, counts = histogram.edges, histogram.counts.copy()
-    # Zeros are exact on every grid, so their bin (half of the values after a ReLU) must not count as spread.
-    counts[edges[:-1] == 0.0] = 0.0
+    edges, counts = histogram.edges, histogram.counts
     errors = np.array(
         [
             _error(edges, counts, *activation_grid(low * f, high * f, number_format=number_format, scheme=scheme))

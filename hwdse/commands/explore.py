@@ -90,8 +90,9 @@ def explore_experiment(path: Path, options: Options, *, as_json: bool) -> None:
             progress=progress,
         )
         picks = default_picks(out)
-        progress.start("figures", None)
+        progress.start("figures", 1)
         figures = write_report(out)
+        progress.advance()
     infeasible = {name: str(p.infeasible) for name, p in study.problems.items() if p.infeasible is not None}
     if as_json:
         print_json({"run": str(out), "picks": picks, "infeasible": infeasible, "figures": list(map(str, figures))})

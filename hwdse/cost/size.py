@@ -11,7 +11,15 @@ from hwdse.formats import FP32, Granularity, NumberFormat, Precision, Scheme, Sy
 from hwdse.graph import Layer, LayerGraph
 from hwdse.hardware import HardwareProfile
 
-__all__ = ["MODEL", "SizeModel", "activation_parameter_bytes", "fp32_size_kib", "layer_size_bytes", "weight_keepers"]
+__all__ = [
+    "MODEL",
+    "SizeModel",
+    "activation_parameter_bytes",
+    "bias_keepers",
+    "fp32_size_kib",
+    "layer_size_bytes",
+    "weight_keepers",
+]
 
 SCALE_BYTES = 4
 BIAS_BYTES = 4
@@ -62,7 +70,7 @@ class SizeModel:
 
     def costs(self, graph: LayerGraph, profile: HardwareProfile, candidates: Sequence[Precision]) -> MetricCosts:
         """Return the sizes; other parameters stay in fp32 and are constant."""
-        keepers = weight_keepers(graph)
+        weights, biases = weight_keepers(graph), bias_keepers(graph)
         readers = _first_readers(graph)
 
         def size_kib(layer: Layer, candidate: Precision) -> float:
@@ -70,7 +78,9 @@ class SizeModel:
             operands = {layer.input: stored.activations}
             if layer.second_input is not None:
                 operands.setdefault(layer.second_input, stored.weights)
-            own = layer_size_bytes(layer, stored, profile.scheme) if layer.name in keepers else 0
+            own = layer_size_bytes(layer, stored, profile.scheme) if layer.name in weights else 0
+            if layer.name in biases - weights:
+                own = layer.bias_count * BIAS_BYTES
             first = [number_format for tensor, number_format in operands.items() if readers[tensor] == layer.name]
             return (own + sum(activation_parameter_bytes(f, profile.scheme) for f in first)) / KIB
 
@@ -79,10 +89,18 @@ class SizeModel:
 
 
 def weight_keepers(graph: LayerGraph) -> frozenset[str]:
-    """Return the layers whose parameters count: the first user of each weight, so that shared ones count once."""
+    """Return the layers whose weights count: the first user of each, so that shared ones count once."""
     keepers: dict[str, str] = {}
     for layer in graph.layers:
         keepers.setdefault(layer.weight or layer.name, layer.name)
+    return frozenset(keepers.values())
+
+
+def bias_keepers(graph: LayerGraph) -> frozenset[str]:
+    """Return the layers whose biases count: users of one weight may have biases of their own."""
+    keepers: dict[str, str] = {}
+    for layer in graph.layers:
+        keepers.setdefault(layer.bias or layer.weight or layer.name, layer.name)
     return frozenset(keepers.values())
 
 

@@ -13,7 +13,7 @@ from hwdse.quantize.quantizer import grid_of
 __all__ = ["WEIGHT_RANGES", "QuantizedWeight", "quantize_weight"]
 
 WEIGHT_RANGES = ("minmax", "mse")
-_SHRINK = torch.linspace(0.2, 1.0, 81, dtype=torch.float64)
+_SHRINK = torch.linspace(0.02, 1.0, 99, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def quantize_weight(
         Axis of the output channels.
     ranges
         ``minmax``: the grid ends at the extreme weights. ``mse``: it ends where the squared error is least, among
-        81 fractions of that range.
+        99 fractions of that range.
 
     Raises
     ------

@@ -35,6 +35,7 @@ def sample(name: str, count: int = 60_000) -> torch.Tensor:
         "pixels": (uniform * 256).floor(),
         "negative": -normal.abs() - 0.5,
         "outlier": torch.cat([normal, torch.tensor([60.0])]),
+        "sparse": torch.where(uniform < 0.9, 0.0, normal.abs()),
     }[name]
 
 
@@ -81,6 +82,10 @@ def test_percentiles_leave_out_one_value_in_ten_thousand() -> None:
     width = 64.0  # 2,048 bins over 100,000 in powers of two
     assert 11 - width < low <= 11
     assert 99_990 <= high <= 99_990 + width
+    # Eleven from the top of 100,000 is the first that stays.
+    steps = torch.cat([torch.full((10,), 100.0), torch.tensor([80.0]), torch.rand(99_989) * 50])
+    assert 80.0 <= percentile.estimate(filled(steps), INT8, Scheme())[1] <= 80.0 + 1 / 16
+    assert -80.0 - 1 / 16 < percentile.estimate(filled(-steps), INT8, Scheme())[0] <= -80.0
     few = torch.arange(1, 101).float()
     assert percentile.estimate(filled(few), INT8, Scheme()) == (1.0, 100.0)
 
@@ -95,7 +100,19 @@ def test_a_constant_is_kept(constant: float, estimator: object) -> None:
     torch.testing.assert_close(quantizer(values), values, rtol=1e-6, atol=0.0)
 
 
-NAMES = ["gauss", "relu", "silu", "laplace", "shifted", "lognormal", "softmax", "pixels", "negative", "outlier"]
+NAMES = [
+    "gauss",
+    "relu",
+    "silu",
+    "laplace",
+    "shifted",
+    "lognormal",
+    "softmax",
+    "pixels",
+    "negative",
+    "outlier",
+    "sparse",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)

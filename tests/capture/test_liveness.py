@@ -72,6 +72,12 @@ def test_a_value_with_two_readers_is_not_written_over(written: Written) -> None:
     assert list(sets(captured).values()) == [(entry,), (entry, linear), (linear, relu), (linear, relu)]
 
 
+def test_an_input_is_not_written_over(written: Written) -> None:
+    captured = capture(written(lambda self, x: self.line(x.relu()), line=nn.Linear(4, 4)), torch.randn(2, 4))
+    entry, relu, linear = (tensor.name for tensor in captured.tensors)
+    assert list(sets(captured).values()) == [(entry,), (entry, relu), (relu, linear)]
+
+
 def test_outputs_stay_to_the_end(written: Written) -> None:
     model = written(lambda self, x: (self.a(x), self.b(x)), a=nn.Linear(4, 2), b=nn.Linear(4, 3))
     captured = capture(model, torch.randn(2, 4))

@@ -1,4 +1,5 @@
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -78,3 +79,14 @@ def test_a_product_of_activations_stores_two_scales_and_no_weights() -> None:
     layer = Layer("qk", "matmul", "q", "s", (4, 8), (4, 4), 128, second_input="k", second_shape=(8, 4))
     graph = LayerGraph((layer,), (Tensor("q", (4, 8), "qk"), Tensor("k", (8, 4), "qk")), tie((layer,)))
     assert sizes(graph, MPIC, "W4A8")[0].item() == pytest.approx(8)
+
+
+def test_users_of_one_weight_count_each_bias_of_their_own() -> None:
+    own = [replace(linear(name, "w", "x"), bias=f"{name}.bias") for name in ("a", "b")]
+    shared = [replace(layer, bias="one.bias") for layer in own]
+    for layers, biases in ((own, 2), (shared, 1)):
+        tensors = tuple(Tensor(name, (8,), None) for name in ("x", "a_out", "b_out"))
+        graph = LayerGraph(tuple(layers), tensors, tie(layers), (), (LiveSet("a", ("x",)),))
+        values, _ = sizes(graph, MPIC, "W8A8")
+        assert values.sum() == pytest.approx(64 + 8 * 4 + biases * 8 * 4 + 4)
+        assert graph.parameter_count == 64 + biases * 8

@@ -114,7 +114,7 @@ def test_least_squares_is_the_best_of_all_fractions(scheme: Scheme, bits: int) -
     found = quantize_weight(w, parse(f"int{bits}"), scheme=scheme, ranges="mse")
     for row, mine in zip(rows, found.values.double().numpy().reshape(rows.shape), strict=True):
         errors = []
-        for fraction in np.linspace(0.2, 1.0, 81):
+        for fraction in np.linspace(0.02, 1.0, 99):
             low, high = min(row.min(), 0.0) * fraction, max(row.max(), 0.0) * fraction
             symmetric = scheme.weights is Symmetry.SYMMETRIC
             step = max(low / lowest, high / highest) if symmetric else (high - low) / (highest - lowest)
@@ -122,6 +122,13 @@ def test_least_squares_is_the_best_of_all_fractions(scheme: Scheme, bits: int) -
             grid = (np.clip(np.rint(row / step) + zero, lowest, highest) - zero) * step
             errors.append(((grid - row) ** 2).sum())
         assert ((mine - row) ** 2).sum() == pytest.approx(min(errors), rel=1e-5, abs=1e-12)
+
+
+@pytest.mark.parametrize("outlier", [4.5, 20.0, 40.0])
+def test_one_outlier_does_not_silence_all_other_weights(outlier: float) -> None:
+    row = torch.tensor([[1.0, -1.0] * 2000 + [outlier]])
+    (scale,) = quantize_weight(row, parse("int2"), scheme=Scheme(), ranges="mse").scale.tolist()
+    assert scale == pytest.approx(1.0, abs=0.005 * outlier)  # to half a step of the search
 
 
 @given(
