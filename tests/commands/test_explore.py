@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import sqlite3
@@ -146,17 +147,20 @@ def rows(path) -> int:
         database.close()
 
 
-def stopped(arguments, pool, *, at, by) -> tuple[int, str]:
-    """Run the command line and stop it by a signal once the pool has so many rows."""
+def stopped(arguments, pool, *, after, by) -> tuple[int, str]:
+    """Run the command line and stop it by a signal once it has added so many rows and waits in the next evaluation."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "hwdse", *map(str, arguments)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "hwdse", *map(str, arguments)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TINY_HOLD_AFTER_BATCHES": str(2 * after)},
     )
-    limit = time.monotonic() + 100
-    # An earlier signal may have come late: this process has to add a row of its own.
-    at = max(at, rows(pool) + 1) if at else 0
-    while process.poll() is None and time.monotonic() < limit and (rows(pool) if at else float("inf")) < at:
+    wanted = rows(pool) + after
+    limit = time.monotonic() + 90
+    while process.poll() is None and time.monotonic() < limit and rows(pool) < wanted:
         time.sleep(0.02)
-    if not at:
+    if not after:
         time.sleep(2.5)
     process.send_signal(by)
     _, said = process.communicate(timeout=60)
@@ -166,18 +170,18 @@ def stopped(arguments, pool, *, at, by) -> tuple[int, str]:
 def test_killed_three_times_and_resumed_the_front_is_the_same(shell, experiment, tmp_path):
     """By SIGKILL while it prepares and while it measures, and by Ctrl-C; against a run that nobody disturbed."""
     path = experiment(
-        ('evaluation = "parts.py:evaluation"', 'evaluation = "parts.py:evaluation"\nmetric = "parts.py:slow_top1"')
+        ('evaluation = "parts.py:evaluation"', 'evaluation = "parts.py:evaluation"\nmetric = "parts.py:held_top1"')
     )
     whole, run = tmp_path / "whole", tmp_path / "run"
     assert shell("explore", path, "--out", whole).code == 0
     arguments = ["explore", path, "--out", run, "--resume"]
-    assert stopped(arguments, run / "evaluations.db", at=0, by=signal.SIGKILL)[0] == -signal.SIGKILL
-    assert stopped(arguments, run / "evaluations.db", at=3, by=signal.SIGKILL)[0] == -signal.SIGKILL
-    code, said = stopped(arguments, run / "evaluations.db", at=8, by=signal.SIGINT)
+    assert stopped(arguments, run / "evaluations.db", after=0, by=signal.SIGKILL)[0] == -signal.SIGKILL
+    assert stopped(arguments, run / "evaluations.db", after=3, by=signal.SIGKILL)[0] == -signal.SIGKILL
+    code, said = stopped(arguments, run / "evaluations.db", after=5, by=signal.SIGINT)
     assert code == 130
     assert "error: interrupted; what was measured is kept, go on with --resume" in said
     assert "Traceback" not in said
-    assert 8 <= rows(run / "evaluations.db") < 17
+    assert rows(run / "evaluations.db") == 8
     assert shell("explore", path, "--out", run, "--resume").code == 0
     assert rows(run / "evaluations.db") == rows(whole / "evaluations.db") == 17
     for name in ("mpic/front.csv", "stm32h7a3/front.csv", "mpic/measured.csv", "sensitivity.csv"):

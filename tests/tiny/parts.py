@@ -1,5 +1,6 @@
 """A network that needs no training, its data, and what can be wrong with them: labels are its own answers."""
 
+import os
 import time
 
 import torch
@@ -206,6 +207,13 @@ def failing_metric(outputs, targets):
     return outputs[:, targets[0] + 100]
 
 
-def slow_top1(outputs, targets):
-    time.sleep(0.06)
+_scored = 0
+
+
+def held_top1(outputs, targets):
+    """Return top-1, and wait for a signal once this process has scored as many batches as it may."""
+    global _scored
+    if _scored >= int(os.environ.get("TINY_HOLD_AFTER_BATCHES", "1000000")):
+        time.sleep(100.0)
+    _scored += 1
     return (outputs.argmax(-1) == targets).float()
