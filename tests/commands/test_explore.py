@@ -149,18 +149,22 @@ def rows(path) -> int:
 
 def stopped(arguments, pool, *, after, by) -> tuple[int, str]:
     """Run the command line and stop it by a signal once it has added so many rows and waits in the next evaluation."""
+    held = pool.parent.with_name("held")
+    held.unlink(missing_ok=True)
+    before = rows(pool)
     process = subprocess.Popen(
         [sys.executable, "-m", "hwdse", *map(str, arguments)],
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {"TINY_HOLD_AFTER_BATCHES": str(2 * after)},
+        env=os.environ | {"TINY_HOLD_AFTER_BATCHES": str(2 * after), "TINY_HELD": str(held)},
     )
-    wanted = rows(pool) + after
-    limit = time.monotonic() + 90
-    while process.poll() is None and time.monotonic() < limit and rows(pool) < wanted:
-        time.sleep(0.02)
-    if not after:
+    if after:
+        limit = time.monotonic() + 90
+        while process.poll() is None and time.monotonic() < limit and not held.exists():
+            time.sleep(0.02)
+        assert rows(pool) == before + after
+    else:
         time.sleep(2.5)
     process.send_signal(by)
     _, said = process.communicate(timeout=60)

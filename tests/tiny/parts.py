@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -214,6 +215,7 @@ def held_top1(outputs, targets):
     """Return top-1, and wait for a signal once this process has scored as many batches as it may."""
     global _scored
     if _scored >= int(os.environ.get("TINY_HOLD_AFTER_BATCHES", "1000000")):
+        Path(os.environ["TINY_HELD"]).touch()
         time.sleep(100.0)
     _scored += 1
     return (outputs.argmax(-1) == targets).float()
