@@ -64,11 +64,11 @@ def profiles_check(
 @app.command()
 def analyze(
     experiment: ExperimentArgument,
-    out: Annotated[Path, typer.Option("--out", help="Folder to write the tables to.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write tables and figures to.")],
     json: JsonOption = False,
 ) -> None:
-    """Write layers, tensor statistics and the sensitivity of every (group, candidate)."""
-    from hwdse.commands.explore import analyze
+    """Write statistics, predicted difficulty, measured sensitivity and what each score is worth, with figures."""
+    from hwdse.commands.analyze import analyze
 
     analyze(experiment, out, as_json=json)
 

@@ -100,16 +100,22 @@ class ObjectivesSection(_Section):
 class QuantizeSection(_Section):
     """How ranges are found."""
 
-    weight_ranges: Literal["minmax", "mse"] = "minmax"
+    weight_ranges: str = "minmax"
     activation_ranges: str = "mse"
 
-    @field_validator("activation_ranges")
+    @field_validator("weight_ranges", "activation_ranges")
     @classmethod
     def _known_calibrator(cls, value: str) -> str:
         known = plugin_names("hwdse.calibrators")
         if value not in known:
             raise ValueError(f"expected one of {', '.join(known)}, got {value!r}")
         return value
+
+
+class SearchSection(_Section):
+    """What predicts harm before anything is measured."""
+
+    loss: Literal["kl", "difficulty"] = "kl"
 
 
 class BudgetSection(_Section):
@@ -142,6 +148,7 @@ class Experiment(_Section):
     space: SpaceSection
     objectives: ObjectivesSection
     quantize: QuantizeSection = QuantizeSection()
+    search: SearchSection = SearchSection()
     budget: BudgetSection = BudgetSection()
     pick: PickSection = PickSection()
 

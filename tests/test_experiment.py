@@ -6,6 +6,8 @@ import pytest
 
 from hwdse.errors import InputError
 from hwdse.experiment import load_experiment, make_inputs
+from hwdse.formats import Precision
+from hwdse.hardware import load_profile
 
 ROOT = Path(__file__).parents[1]
 TINY = Path(__file__).parent / "tiny"
@@ -40,11 +42,32 @@ def test_all_faults_are_listed(tmp_path):
     assert "did you mean metric?" in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["digits", "kws_dscnn", "resnet20_cifar10"])
-def test_the_experiments_of_the_repository_are_good(name):
+CHIPS = ["nvidia_t4", "mpic", "stm32h7a3", "gap9_ne16"]
+
+
+@pytest.mark.parametrize(
+    ("name", "devices"),
+    [
+        ("digits", CHIPS),
+        ("kws_dscnn", CHIPS),
+        ("resnet20_cifar10", CHIPS),
+        ("stories260k", CHIPS[:3]),
+        ("kws_formats", ["any_format.toml"]),
+        ("resnet20_formats", ["any_format.toml"]),
+        ("stories260k_formats", ["any_format.toml"]),
+    ],
+)
+def test_the_experiments_of_the_repository_are_good(name, devices):
     path = ROOT / "experiments" / f"{name}.toml"
     assert path.is_file()
-    assert load_experiment(path).devices == ["nvidia_t4", "mpic", "stm32h7a3", "gap9_ne16"]
+    assert load_experiment(path).devices == devices
+
+
+def test_the_device_of_the_format_experiments_runs_all_their_precisions():
+    device = load_profile(ROOT / "experiments" / "any_format.toml")
+    for name in ("kws_formats", "resnet20_formats", "stories260k_formats"):
+        precisions = load_experiment(ROOT / "experiments" / f"{name}.toml").space.precisions
+        assert len(device.candidates(map(Precision.parse, precisions))) == len(precisions) == 12
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"a = " + b"[" * 100_000])

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from hwdse.calibrate import Histogram, range_estimator
-from hwdse.calibrate.minmax import estimate
+from hwdse.calibrate import Points, calibrator
+from hwdse.calibrate.minmax import calibrate
 from hwdse.errors import InputError
-from hwdse.formats import Scheme, parse
+from hwdse.formats import Levels, Scheme, parse
 from hwdse.plugins import load_plugin, plugin_names
 
 GROUPS = {
@@ -29,12 +29,12 @@ def test_built_in_parts_are_found_by_entry_point(group: str) -> None:
     assert list(plugin_names(group)) == sorted(plugin_names(group))
     for name in GROUPS[group]:
         assert load_plugin(group, name) is load_plugin(group, name)
-    assert load_plugin("hwdse.calibrators", "minmax") is estimate
+    assert load_plugin("hwdse.calibrators", "minmax") is calibrate
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(InputError, match=r"expected one of the installed calibrators \(.*minmax.*\), got 'median'"):
-        range_estimator("median")
+        calibrator("median")
     with pytest.raises(InputError, match=r"expected one of the installed cost models \(.*size_kib.*\), got 'price'"):
         load_plugin("hwdse.cost_models", "price")
     with pytest.raises(InputError, match=r"expected one of the installed nothings \(none\), got 'x'"):
@@ -43,19 +43,18 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
 
 def test_a_foreign_calibrator_is_installed_by_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "half_range.py").write_text(
-        "def estimate(histogram, number_format, scheme):\n    return histogram.minimum / 2, histogram.maximum / 2\n"
+        "def calibrate(distribution, levels):\n    return distribution.minimum / 2, distribution.maximum / 2\n"
     )
     info = tmp_path / "half_range-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: half-range\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[hwdse.calibrators]\nhalf = half_range:estimate\n")
+    (info / "entry_points.txt").write_text("[hwdse.calibrators]\nhalf = half_range:calibrate\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     importlib.invalidate_caches()
     assert "half" in plugin_names("hwdse.calibrators")
-    histogram = Histogram()
-    histogram.add(torch.tensor([-1.0, 3.0]))
+    rows = Points(torch.tensor([[-1.0, 3.0]]))
     try:
-        assert range_estimator("half")(histogram, parse("int8"), Scheme()) == (-0.5, 1.5)
+        assert calibrator("half")(rows, Levels.of_weights(parse("int8"), Scheme())) == (-0.5, 1.5)
     finally:
         load_plugin.cache_clear()
         sys.modules.pop("half_range", None)

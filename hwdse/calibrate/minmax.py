@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from hwdse.calibrate.histogram import Histogram
-from hwdse.formats import NumberFormat, Scheme
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["estimate"]
+from hwdse.calibrate.distribution import Distribution
+from hwdse.formats import Levels
+
+__all__ = ["calibrate"]
 
 
-def estimate(histogram: Histogram, number_format: NumberFormat, scheme: Scheme) -> tuple[float, float]:
-    """Return the smallest and largest value seen."""
-    del number_format, scheme
-    return histogram.minimum, histogram.maximum
+def calibrate(distribution: Distribution, levels: Levels) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the smallest and largest value of each row."""
+    del levels
+    return distribution.minimum, distribution.maximum

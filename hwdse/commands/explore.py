@@ -1,35 +1,23 @@
-"""``hwdse explore`` and ``hwdse analyze``: what needs the network."""
+"""``hwdse explore``: measured fronts of an experiment."""
 
 from __future__ import annotations
 
-import io
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from hwdse.capture import Capture, capture
 from hwdse.commands.answer import INFEASIBLE, default_picks, show_picks
+from hwdse.commands.inputs import load, profiles_of, question_of
 from hwdse.commands.screen import CONSOLE, fail, print_json, watched
-from hwdse.errors import InputError
-from hwdse.experiment import Experiment, Inputs, load_experiment, make_inputs
-from hwdse.files import is_left_over, write_csv
-from hwdse.hardware import HardwareProfile, load_profile
-from hwdse.progress import Progress
-from hwdse.quantize.network import Recipe
+from hwdse.experiment import Experiment, load_experiment
+from hwdse.hardware import load_profile
 from hwdse.report.write import write_report
 from hwdse.study import Budget, Study, explore
 from hwdse.study.folder import RunFolder
-from hwdse.study.prepare import Question, prepare
-from hwdse.study.tables import layers_table, sensitivity_table, statistics_table
 
-_TABLES = ("layers.csv", "statistics.csv", "sensitivity.csv")
-
-__all__ = ["Options", "analyze", "explore_experiment"]
+__all__ = ["Options", "explore_experiment"]
 
 
 @dataclass(frozen=True)
@@ -66,11 +54,11 @@ def explore_experiment(path: Path, options: Options, *, as_json: bool) -> None:
     experiment = load_experiment(path)
     out = options.out or Path("runs") / experiment.name
     RunFolder(out, resume=options.resume)  # whether it can be used is known before the network is loaded
-    profiles = _profiles(experiment, path.parent) if not options.devices else list(map(load_profile, options.devices))
-    question = _question(experiment, seed=options.seed)
+    profiles = profiles_of(experiment, path.parent) if not options.devices else list(map(load_profile, options.devices))
+    question = question_of(experiment, seed=options.seed)
     budget = _budget(experiment, options)
     with watched() as progress:
-        inputs, captured = _load(experiment, path.parent, progress)
+        inputs, captured = load(experiment, path.parent, progress)
         study = explore(
             inputs.model,
             captured,
@@ -83,6 +71,7 @@ def explore_experiment(path: Path, options: Options, *, as_json: bool) -> None:
             budget=budget,
             recipe=question.recipe,
             seed=question.seed,
+            loss=question.loss,
             out=out,
             resume=options.resume,
             experiment=path,
@@ -113,100 +102,9 @@ def _show(study: Study, out: Path, picks: list[dict[str, Any]]) -> None:
     CONSOLE.print(f"figures: {out / 'figures'}", markup=False, soft_wrap=True)
 
 
-def analyze(path: Path, out: Path, *, as_json: bool) -> None:
-    """Write the tables that need no budget: layers, statistics and sensitivities.
-
-    Raises
-    ------
-    InputError
-        If ``out`` is a file, or a folder with anything else than an earlier analysis.
-    """
-    experiment = load_experiment(path)
-    if out.exists() and not (out.is_dir() and all(p.name in _TABLES or is_left_over(p) for p in out.iterdir())):
-        raise InputError(f"expected an empty folder or an analysis, got other files in {out}; name another one")
-    profiles = _profiles(experiment, path.parent)
-    question = _question(experiment)
-    with watched() as progress:
-        inputs, captured = _load(experiment, path.parent, progress)
-        prepared = prepare(
-            inputs.model,
-            captured,
-            inputs.calibration,
-            inputs.evaluation,
-            question=question,
-            profiles=profiles,
-            folder=None,
-            progress=progress,
-        )
-    tables = (
-        layers_table(captured),
-        statistics_table(captured, prepared.program, prepared.histograms),
-        sensitivity_table({k: s.sensitivity for k, s in prepared.states.items()}),
-    )
-    for name, table in zip(_TABLES, tables, strict=True):
-        write_csv(out / name, table)
-    if as_json:
-        print_json({name: str(out / name) for name in _TABLES})
-        return
-    CONSOLE.print(_ranking(prepared.states), markup=False)
-    for name in _TABLES:
-        CONSOLE.print(str(out / name), markup=False, soft_wrap=True)
-
-
-def _load(experiment: Experiment, folder: Path, progress: Progress) -> tuple[Inputs, Capture]:
-    """Call the factories and capture the network."""
-    progress.start("load", 2)
-    inputs = make_inputs(experiment, folder)
-    progress.advance()
-    with _silenced():
-        captured = capture(inputs.model, inputs.example, dynamic_dims=experiment.model.dynamic_dims)
-    progress.advance()
-    return inputs, captured
-
-
-@contextmanager
-def _silenced() -> Iterator[None]:
-    """Keep the exporter from logging and printing whole graphs: what a user can mend is in the error's sentence."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logging.disable(before)
-
-
-def _profiles(experiment: Experiment, folder: Path) -> list[HardwareProfile]:
-    """Return the experiment's devices; a profile's file stands relative to ``folder``, as factories do."""
-    return [load_profile(folder / name if name.endswith(".toml") else name) for name in experiment.devices]
-
-
 def _budget(experiment: Experiment, options: Options) -> Budget:
     """Return the experiment's budget, with what the command line overrides."""
     return Budget(
         evaluations=experiment.budget.evaluations if options.evaluations is None else options.evaluations,
         seconds=experiment.budget.seconds if options.seconds is None else options.seconds,
     )
-
-
-def _question(experiment: Experiment, *, seed: int | None = None) -> Question:
-    """Return what an experiment asks."""
-    return Question.of(
-        (*experiment.objectives.maximize, *experiment.objectives.minimize),
-        precisions=experiment.space.precisions,
-        fixed=experiment.space.fixed,
-        recipe=Recipe(experiment.quantize.weight_ranges, experiment.quantize.activation_ranges),
-        seed=experiment.seed if seed is None else seed,
-    )
-
-
-def _ranking(states: Any) -> str:
-    """Return the most sensitive groups of the first scheme in words."""
-    state = next(iter(states.values()))
-    values = state.sensitivity.scores["kl"]
-    rows = []
-    for c, candidate in enumerate(state.sensitivity.candidates):
-        order = values[:, c].argsort()[::-1][:5]
-        worst = ", ".join(f"{state.sensitivity.groups[g]} {values[g, c]:.2g}" for g in order)
-        rows.append(f"most sensitive at {candidate} (KL in nats): {worst}")
-    return "\n".join(rows)

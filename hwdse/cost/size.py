@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hwdse.cost.model import MetricCosts, per_layer
 from hwdse.cost.table import Metric, Reduction
 from hwdse.cost.traffic import weight_bytes
-from hwdse.formats import FP32, Granularity, NumberFormat, Precision, Scheme, Symmetry
+from hwdse.formats import Granularity, NumberFormat, Precision, Scheme, Symmetry
 from hwdse.graph import Layer, LayerGraph
 from hwdse.hardware import HardwareProfile
 
@@ -30,14 +30,15 @@ KIB = 1024
 def layer_size_bytes(layer: Layer, stored: Precision, scheme: Scheme) -> int:
     """Return the bytes of a layer's weights with their scales and zero points, and of its biases.
 
-    Weights are packed; a scale is fp32, one per output channel or per tensor; zero points exist only for affine
-    weights; biases are int32, or fp32 beside fp32 weights: 4 bytes either way.
+    Weights are packed; a scale is fp32, one per tensor, output channel or block; zero points exist only for affine
+    integers; a learned format keeps its values in fp32, once per tensor; biases are int32, or fp32 beside
+    floating-point weights: 4 bytes either way.
     """
     bias = layer.bias_count * BIAS_BYTES
     if layer.weight is None:
         return bias
-    scales = layer.output_channels if scheme.weight_granularity is Granularity.PER_CHANNEL else 1
-    return weight_bytes(layer, stored) + bias + scales * _grid_bytes(stored.weights, scheme.weights)
+    grids = _scales(layer, scheme) * _grid_bytes(stored.weights, scheme.weights)
+    return weight_bytes(layer, stored) + bias + grids + _codebook_bytes(stored.weights)
 
 
 def activation_parameter_bytes(number_format: NumberFormat, scheme: Scheme) -> int:
@@ -47,7 +48,7 @@ def activation_parameter_bytes(number_format: NumberFormat, scheme: Scheme) -> i
     >>> activation_parameter_bytes(parse("int8"), Scheme(activations=Symmetry.AFFINE))
     5
     """
-    return _grid_bytes(number_format, scheme.activations)
+    return _grid_bytes(number_format, scheme.activations) + _codebook_bytes(number_format)
 
 
 def fp32_size_kib(graph: LayerGraph) -> float:
@@ -55,9 +56,23 @@ def fp32_size_kib(graph: LayerGraph) -> float:
     return graph.parameter_count * FP32_BYTES / KIB
 
 
+def _scales(layer: Layer, scheme: Scheme) -> int:
+    """Return how many scales a layer's weights have."""
+    if scheme.weight_granularity is Granularity.PER_TENSOR:
+        return 1
+    if scheme.weight_granularity is Granularity.PER_CHANNEL:
+        return layer.output_channels
+    return layer.output_channels * -(-layer.weight_count // layer.output_channels // scheme.block_size)
+
+
+def _codebook_bytes(number_format: NumberFormat) -> int:
+    """Return the bytes of the values of a learned format."""
+    return 2**number_format.bits * FP32_BYTES if number_format.is_learned else 0
+
+
 def _grid_bytes(number_format: NumberFormat, symmetry: Symmetry) -> int:
     """Return the bytes of one scale and, on an affine grid, of one zero point in whole bytes."""
-    if number_format == FP32:
+    if not number_format.has_scale:
         return 0
     has_zero_point = symmetry is Symmetry.AFFINE and number_format.is_integer
     return SCALE_BYTES + (-(-number_format.bits // 8) if has_zero_point else 0)

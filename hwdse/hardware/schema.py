@@ -55,7 +55,10 @@ class SchemeSection(Section):
     weights: Annotated[Symmetry, Strict(False)] = Field(description="`symmetric` or `affine` weight grids")
     activations: Annotated[Symmetry, Strict(False)] = Field(description="`symmetric` or `affine` activation grids")
     weight_granularity: Annotated[Granularity, Strict(False)] = Field(
-        description="scales `per_channel` or `per_tensor`"
+        description="scales `per_channel`, `per_tensor` or `per_block`"
+    )
+    block_size: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="weights per scale where scales are `per_block`, counted within an output channel"
     )
     full_range: bool = Field(description="weights use the lowest code (-128 for int8) too")
     unsigned_activations: bool = Field(description="tensors that are never negative are stored unsigned")
@@ -68,7 +71,16 @@ class SchemeSection(Section):
             weight_granularity=self.weight_granularity,
             full_range=self.full_range,
             unsigned_activations=self.unsigned_activations,
+            block_size=self.block_size or 0,
         )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        try:
+            self.scheme()
+        except InputError as error:
+            raise ValueError(str(error)) from None
+        return self
 
 
 class Rate(Section):

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from hwdse.calibrate import Histogram, range_estimator
+from hwdse.calibrate import Boxes, Stream, calibrator
 from hwdse.capture import Capture
 from hwdse.errors import InputError
-from hwdse.formats import NumberFormat, Precision, Scheme
+from hwdse.formats import FP32, NumberFormat, Precision, Scheme
 from hwdse.graph import BitConfig, Layer
 from hwdse.quantize.program import Program
 from hwdse.quantize.quantizer import Quantizer, activation_quantizer
@@ -26,10 +26,8 @@ class Recipe:
 
     Attributes
     ----------
-    weight_ranges
-        ``minmax`` or ``mse``; weights are rounded to nearest.
-    activation_ranges
-        Name of a calibrator.
+    weight_ranges, activation_ranges
+        Names of calibrators. Weights are rounded to nearest.
     """
 
     weight_ranges: str = "minmax"
@@ -54,17 +52,17 @@ class Setting:
 
 
 class _Observer:
-    """Stands where a quantizer would and adds what passes to a histogram."""
+    """Stands where a quantizer would and looks at what passes."""
 
     is_unsigned = False
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, channel_axis: int | None) -> None:
         self.name = name
-        self.histogram = Histogram()
+        self.stream = Stream(channel_axis)
 
     def apply_(self, x: torch.Tensor) -> torch.Tensor:
         try:
-            self.histogram.add(x)
+            self.stream.add(x)
         except InputError as error:
             raise InputError(f"{error} (tensor {self.name!r})") from error
         return x
@@ -73,18 +71,28 @@ class _Observer:
 
 
 def observe(
-    program: Program, batches: Iterable[Any], *, on_batch: Callable[[], None] | None = None
-) -> dict[str, Histogram]:
-    """Return the distribution of every tensor that a layer reads, over the calibration ``batches``.
+    program: Program, batches: Iterable[Any], *, channels: bool = False, on_batch: Callable[[], None] | None = None
+) -> dict[str, Stream]:
+    """Return what every tensor that a layer reads holds, over the calibration ``batches``.
 
     Memory does not grow with the number of batches.
+
+    Parameters
+    ----------
+    program, batches
+        Network and calibration data.
+    channels
+        Look at every channel apart, too; calibration needs only the tensors.
+    on_batch
+        Called after each batch.
 
     Raises
     ------
     InputError
         If there is no batch, none holds a sample, or a value is not finite (the tensor is named).
     """
-    observers = {point: _Observer(point) for point in program.points}
+    axes = channel_axes(program.captured) if channels else {}
+    observers = {point: _Observer(point, axes.get(point)) for point in program.points}
     with torch.inference_mode():
         for batch in batches:
             values = program.start(batch, {})
@@ -92,9 +100,19 @@ def observe(
             program.advance(values, observers)
             if on_batch is not None:
                 on_batch()
-    if any(observer.histogram.count == 0 for observer in observers.values()):
+    if not all(observer.stream.tensor.count.all() for observer in observers.values()):
         raise InputError("expected at least one batch of calibration data, got none; check the calibration factory")
-    return {point: observer.histogram for point, observer in observers.items()}
+    return {point: observer.stream for point, observer in observers.items()}
+
+
+def channel_axes(captured: Capture) -> dict[str, int]:
+    """Return the axis over which the first reader of each tensor sums: its channels."""
+    axes: dict[str, int] = {}
+    for layer in captured.layers:
+        axes.setdefault(layer.input, 1 if layer.op == "conv" else -1)
+        if layer.second_input is not None:
+            axes.setdefault(f"{layer.name}.second", -2)
+    return axes
 
 
 class QuantizedNetwork:
@@ -109,20 +127,20 @@ class QuantizedNetwork:
         The compiled network.
     scheme
         How the device represents numbers.
-    histograms
-        Distribution of every point of ``program``, from :func:`observe`.
+    streams
+        What every point of ``program`` holds, from :func:`observe`.
     recipe
         How ranges are found.
     """
 
     def __init__(
-        self, program: Program, *, scheme: Scheme, histograms: Mapping[str, Histogram], recipe: Recipe | None = None
+        self, program: Program, *, scheme: Scheme, streams: Mapping[str, Stream], recipe: Recipe | None = None
     ) -> None:
         self.program = program
         self.scheme = scheme
         self.recipe = recipe or Recipe()
-        self._histograms = histograms
-        self._estimate = range_estimator(self.recipe.activation_ranges)
+        self.streams = streams
+        self._calibrate = calibrator(self.recipe.activation_ranges)
         self._weights: dict[tuple[str, NumberFormat], torch.Tensor] = {}
         self._quantizers: dict[tuple[str, NumberFormat], Quantizer | None] = {}
 
@@ -147,7 +165,7 @@ class QuantizedNetwork:
             points = [(layer.input, precision.activations)]
             if layer.weight is None:
                 points.append((f"{layer.name}.second", precision.weights))
-            elif precision.weights.is_integer:
+            elif precision.weights != FP32:
                 weights[self.program.weights[layer.weight]] = self._weight(layer, precision.weights)
             for point, number_format in points:
                 quantizer = self._quantizer(point, number_format)
@@ -183,9 +201,7 @@ class QuantizedNetwork:
         assert layer.weight is not None
         key = (layer.weight, number_format)
         if key not in self._weights:
-            # Layers that read one parameter both ways share the copy of the first.
-            axis = next(s.weight_axis for s in self.captured.sites.values() if s.weight == layer.weight)
-            full = self.program.folded[layer.weight]
+            full, axis = self.program.folded[layer.weight], self.weight_axis(layer.weight)
             try:
                 quantized = quantize_weight(
                     full, number_format, scheme=self.scheme, axis=axis, ranges=self.recipe.weight_ranges
@@ -195,10 +211,20 @@ class QuantizedNetwork:
             self._weights[key] = quantized.values
         return self._weights[key]
 
+    def weight_axis(self, weight: str) -> int:
+        """Return the axis of a parameter's output channels; layers that read it both ways share the first one's."""
+        return next(site.weight_axis for site in self.captured.sites.values() if site.weight == weight)
+
     def _quantizer(self, point: str, number_format: NumberFormat) -> Quantizer | None:
         key = (point, number_format)
         if key not in self._quantizers:
-            histogram = self._histograms[point]
-            low, high = self._estimate(histogram, number_format, self.scheme)
-            self._quantizers[key] = activation_quantizer(low, high, number_format=number_format, scheme=self.scheme)
+            try:
+                self._quantizers[key] = activation_quantizer(
+                    Boxes.of_stream(self.streams[point]),
+                    number_format=number_format,
+                    scheme=self.scheme,
+                    calibrate=self._calibrate,
+                )
+            except InputError as error:
+                raise InputError(f"{error} (tensor {point!r})") from error
         return self._quantizers[key]

@@ -1,19 +1,19 @@
-"""Quantized copies of weights, one scale per tensor or per output channel."""
+"""Quantized copies of weights: one scale per tensor, per output channel, or per block."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
+from hwdse.calibrate import Calibrator, Points, calibrator
+from hwdse.calibrate.codebook import taught
+from hwdse.calibrate.distribution import nearest
 from hwdse.errors import InputError
-from hwdse.formats import Granularity, NumberFormat, Scheme, Symmetry
-from hwdse.quantize.quantizer import grid_of
+from hwdse.formats import Granularity, Levels, NumberFormat, Scheme
 
-__all__ = ["WEIGHT_RANGES", "QuantizedWeight", "quantize_weight"]
-
-WEIGHT_RANGES = ("minmax", "mse")
-_SHRINK = torch.linspace(0.02, 1.0, 99, dtype=torch.float64)
+__all__ = ["QuantizedWeight", "quantize_weight", "scale_rows", "weight_levels"]
 
 
 @dataclass(frozen=True)
@@ -25,96 +25,91 @@ class QuantizedWeight:
     values
         Fake-quantized weight, shaped as the stored parameter.
     scale, zero_point
-        ``(channels,)`` or ``(1,)``, float64 and integer-valued float64.
+        ``(rows,)``, float64; a row is a tensor, a channel, or a block (channel after channel).
+    levels
+        What the codes stand for; learned, if the format is.
     """
 
     values: torch.Tensor
     scale: torch.Tensor
     zero_point: torch.Tensor
+    levels: Levels
+
+
+def scale_rows(weight: torch.Tensor, scheme: Scheme, *, axis: int = 0) -> list[torch.Tensor]:
+    """Return the values of ``weight`` as rows that share a scale, ``(rows, n)``.
+
+    Two tables where a channel is no multiple of the block: whole blocks, and the short one at each channel's end.
+
+    Raises
+    ------
+    InputError
+        If there are no values.
+    """
+    if weight.numel() == 0:
+        raise InputError(f"expected a weight with values, got one of shape {tuple(weight.shape)}; check the model")
+    moved = weight.movedim(axis, 0)
+    channels = moved.reshape(moved.shape[0], -1)
+    if scheme.weight_granularity is Granularity.PER_TENSOR:
+        return [channels.reshape(1, -1)]
+    if scheme.weight_granularity is Granularity.PER_CHANNEL:
+        return [channels]
+    whole = channels.shape[1] // scheme.block_size * scheme.block_size
+    tables = [channels[:, :whole].reshape(-1, scheme.block_size), channels[:, whole:]]
+    return [table for table in tables if table.numel()]
 
 
 def quantize_weight(
     weight: torch.Tensor, number_format: NumberFormat, *, scheme: Scheme, axis: int = 0, ranges: str = "minmax"
 ) -> QuantizedWeight:
-    """Return ``weight`` rounded to nearest on the grid of ``number_format``.
+    """Return ``weight`` rounded to nearest on the grid of ``number_format``, in float32.
 
     Parameters
     ----------
     weight
         The parameter as stored.
     number_format
-        Integer format.
+        Any format but fp32.
     scheme
-        Symmetric or affine, per tensor or per channel, restricted or full range.
+        Symmetric or affine, granularity, restricted or full range.
     axis
         Axis of the output channels.
     ranges
-        ``minmax``: the grid ends at the extreme weights. ``mse``: it ends where the squared error is least, among
-        99 fractions of that range.
+        Name of a calibrator.
 
     Raises
     ------
     InputError
-        If ``ranges`` is unknown, the weight is not finite, or the format cannot hold its sign.
+        If the calibrator is unknown, the weight is empty or not finite, or the format cannot hold its sign.
     """
-    if ranges not in WEIGHT_RANGES:
-        raise InputError(f"expected weight ranges by one of {', '.join(WEIGHT_RANGES)}, got {ranges!r}")
-    if not bool(torch.isfinite(weight).all()):
-        raise InputError("expected finite weights, got NaN or infinity; check the weight file")
-    moved = weight.movedim(axis, 0).to(torch.float64)
-    rows = (
-        moved.reshape(moved.shape[0], -1)
-        if scheme.weight_granularity is Granularity.PER_CHANNEL
-        else moved.reshape(1, -1)
-    )
-    low, high = rows.amin(1).clamp(max=0.0), rows.amax(1).clamp(min=0.0)
-    codes = _codes(number_format, scheme)
-    if ranges == "mse":
-        low, high = _least_squares(rows, low, high, codes, scheme)
-    scale, zero_point = _grid(low, high, codes, scheme)
-    values = _round(rows, scale, zero_point, codes).reshape(moved.shape).movedim(0, axis).to(weight.dtype)
+    calibrate = calibrator(ranges)
+    tables = scale_rows(weight.detach(), scheme, axis=axis)
+    levels = weight_levels(tables, number_format, scheme)
+    parts = [_rounded(rows.float(), levels, calibrate) for rows in tables]
+    moved = weight.movedim(axis, 0)
+    values, scale, zero_point = (_joined([part[i] for part in parts], moved.shape[0]) for i in range(3))
+    values = values.reshape(moved.shape).movedim(0, axis).to(weight.dtype)
     if weight.ndim == 4:
         values = values.contiguous(memory_format=torch.channels_last)
-    return QuantizedWeight(values, scale, zero_point)
+    return QuantizedWeight(values, scale.reshape(-1), zero_point.reshape(-1), levels)
 
 
-def _codes(number_format: NumberFormat, scheme: Scheme) -> tuple[int, int]:
-    """Return the lowest and highest code in use."""
-    lowest, highest = grid_of(number_format)
-    symmetric = scheme.weights is Symmetry.SYMMETRIC
-    if symmetric and not number_format.is_signed:
-        raise InputError(f"expected a signed format for symmetric weights, got {number_format.name}; use int or affine")
-    return (-highest if symmetric and not scheme.full_range else lowest), highest
+def weight_levels(tables: Sequence[torch.Tensor], number_format: NumberFormat, scheme: Scheme) -> Levels:
+    """Return the levels of weights in ``tables`` of rows; a learned format is learned from the first of them."""
+    levels = Levels.of_weights(number_format, scheme)
+    return levels if levels.is_known else taught(levels, Points(tables[0]))
 
 
-def _grid(
-    low: torch.Tensor, high: torch.Tensor, codes: tuple[int, int], scheme: Scheme
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return scale and zero point ``(channels,)`` for ranges ``[low, high]``; a channel of zeros gets scale 1."""
-    lowest, highest = codes
-    if scheme.weights is Symmetry.SYMMETRIC:
-        scale = torch.maximum(low / lowest, high / highest)
-        scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-        return scale, torch.zeros_like(scale)
-    scale = (high - low) / (highest - lowest)
-    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    return scale, (lowest - low / scale).round().clamp(lowest, highest)
+def _rounded(
+    rows: torch.Tensor, levels: Levels, calibrate: Calibrator
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return rounded rows, scales and zero points."""
+    scale, zero_point = map(torch.from_numpy, levels.grid(*calibrate(Points(rows), levels)))
+    s = scale.float()[:, None]
+    rounded = nearest(rows * s.reciprocal(), levels, zero_point.float()[:, None]).mul_(s)
+    return rounded, scale, zero_point
 
 
-def _round(rows: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor, codes: tuple[int, int]) -> torch.Tensor:
-    s, z = scale[:, None], zero_point[:, None]
-    return ((rows / s).round().add_(z).clamp_(*codes).sub_(z)).mul_(s)
-
-
-def _least_squares(
-    rows: torch.Tensor, low: torch.Tensor, high: torch.Tensor, codes: tuple[int, int], scheme: Scheme
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the shrunk range of each row whose rounding error is least."""
-    best = torch.full_like(low, torch.inf)
-    factor = torch.ones_like(low)
-    for shrink in _SHRINK.tolist():
-        scale, zero_point = _grid(low * shrink, high * shrink, codes, scheme)
-        error = (_round(rows, scale, zero_point, codes) - rows).square().sum(1)
-        better = error < best
-        best, factor = torch.where(better, error, best), torch.where(better, shrink, factor)
-    return low * factor, high * factor
+def _joined(parts: Sequence[torch.Tensor], channels: int) -> torch.Tensor:
+    """Return the parts of every channel side by side."""
+    return parts[0] if len(parts) == 1 else torch.cat([part.reshape(channels, -1) for part in parts], dim=1)

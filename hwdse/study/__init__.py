@@ -129,6 +129,7 @@ def explore(
     budget: Budget | None = None,
     recipe: Recipe | None = None,
     seed: int = 0,
+    loss: str = "kl",
     out: Path | None = None,
     resume: bool = False,
     experiment: Path | None = None,
@@ -166,6 +167,8 @@ def explore(
         How ranges are found.
     seed
         Of every random choice.
+    loss
+        What predicts harm: ``kl`` (measured for one group at a time) or ``difficulty`` (from distributions alone).
     out
         Run folder; ``None`` keeps everything in memory.
     resume
@@ -190,7 +193,9 @@ def explore(
     if resume and out is None:
         raise InputError("expected a run folder to go on with, got none; give out")
     folder = RunFolder(out, resume=resume) if out is not None else None
-    question = Question.of(objectives, precisions=precisions, fixed=fixed or {}, recipe=recipe or Recipe(), seed=seed)
+    question = Question.of(
+        objectives, precisions=precisions, fixed=fixed or {}, recipe=recipe or Recipe(), seed=seed, loss=loss
+    )
     profiles = [load_profile(d) if isinstance(d, str) else d for d in devices]
     prepared = prepare(
         model,

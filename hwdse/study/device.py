@@ -131,6 +131,7 @@ class DeviceProblem:
         sensitivity: Sensitivity,
         costs: Sequence[str],
         seed: int,
+        loss: str = "kl",
     ) -> DeviceProblem:
         """Search ``space`` for the predicted front.
 
@@ -141,14 +142,16 @@ class DeviceProblem:
         space
             From :func:`device_space`.
         sensitivity
-            Harm of every (group, candidate) under the device's scheme, by KL divergence.
+            Harm of every (group, candidate) under the device's scheme.
         costs
             Names of the costs to minimise.
         seed
             Of the search.
+        loss
+            The score whose sum over the groups predicts harm.
         """
         chosen = [sensitivity.candidates.index(c) for c in space.candidates]
-        space = space.with_metric(LOSS, sensitivity.scores["kl"][:, chosen])
+        space = space.with_metric(LOSS, sensitivity.scores[loss][:, chosen])
         problem = cls(profile, graph, space, tuple(map(metric_column, costs)), memory_limits(profile))
         problem._search(np.random.default_rng(seed), costs)
         return problem

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
+from hwdse.analysis.difficulty import measure_difficulty
 from hwdse.analysis.sensitivity import Sensitivity, measure_sensitivity
-from hwdse.calibrate import Histogram
 from hwdse.capture import Capture
 from hwdse.cost import metric_column
 from hwdse.errors import InputError
@@ -29,9 +29,21 @@ from hwdse.study.folder import RunFolder
 from hwdse.study.measure import Identity, SchemeState
 from hwdse.study.tables import load_sensitivity
 
-__all__ = ["DEFAULT_PRECISIONS", "Prepared", "Question", "identity_of_run", "prepare"]
+__all__ = [
+    "DEFAULT_PRECISIONS",
+    "LOSSES",
+    "Prepared",
+    "Question",
+    "check_same_network",
+    "identity_of_run",
+    "prepare",
+    "sampled_sensitivity",
+]
 
 DEFAULT_PRECISIONS = ("W2A8", "W4A4", "W4A8", "W8A8")
+LOSSES = ("kl", "difficulty")
+"""What a predicted loss may be: KL divergence at the output, measured for one group at a time, or difficulty, which
+needs no quantized network."""
 _SENSITIVITY_SAMPLES = 256
 
 
@@ -51,6 +63,8 @@ class Question:
         How ranges are found.
     seed
         Of every random choice.
+    loss
+        Score of a (group, candidate) whose sum predicts harm, one of :data:`LOSSES`.
     """
 
     costs: tuple[str, ...]
@@ -58,6 +72,7 @@ class Question:
     fixed: Mapping[str, Precision]
     recipe: Recipe
     seed: int
+    loss: str = "kl"
 
     @classmethod
     def of(
@@ -68,14 +83,17 @@ class Question:
         fixed: Mapping[str, str | Precision],
         recipe: Recipe,
         seed: int,
+        loss: str = "kl",
     ) -> Question:
         """Return the question, checked.
 
         Raises
         ------
         InputError
-            If objectives or precisions are unknown, missing or repeated, or the seed is negative.
+            If objectives, precisions or the loss are unknown, missing or repeated, or the seed is negative.
         """
+        if loss not in LOSSES:
+            raise InputError(f"expected a loss of {', '.join(LOSSES)}, got {loss!r}")
         if seed < 0:
             raise InputError(f"expected a seed of at least 0, got {seed}")
         costs = tuple(name for name in objectives if name != "accuracy")
@@ -87,7 +105,7 @@ class Question:
         held = {k: Precision.parse(p) if isinstance(p, str) else p for k, p in fixed.items()}
         if not parsed:
             raise InputError("expected at least one candidate precision, got none")
-        return cls(costs, tuple(dict.fromkeys(parsed)), held, recipe, seed)
+        return cls(costs, tuple(dict.fromkeys(parsed)), held, recipe, seed, loss)
 
     @property
     def candidates(self) -> tuple[Precision, ...]:
@@ -105,8 +123,6 @@ class Prepared:
         The network.
     question
         What is asked.
-    histograms
-        Calibration statistics of every point.
     problems
         Devices by name.
     states
@@ -122,12 +138,16 @@ class Prepared:
     captured: Capture
     program: Program
     question: Question
-    histograms: Mapping[str, Histogram]
     problems: Mapping[str, DeviceProblem]
     states: Mapping[str, SchemeState]
     evaluator: Evaluator
     identity: Identity
     reference: Scores | None
+
+    @property
+    def network(self) -> QuantizedNetwork:
+        """The network under the first device's scheme; weights, streams and full precision are the same under all."""
+        return next(iter(self.states.values())).network
 
     @property
     def quality(self) -> str:
@@ -145,9 +165,12 @@ def prepare(
     profiles: Sequence[HardwareProfile],
     folder: RunFolder | None,
     progress: Progress,
+    channels: bool = False,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Prepared:
     """Return everything that measuring needs; sensitivities that ``folder`` holds already are read from it.
+
+    With ``channels`` the calibration pass looks at the channels of activations, too.
 
     What can be wrong is looked at first, and what takes long comes last.
 
@@ -175,16 +198,16 @@ def prepare(
         folder.check(identity_of_run(identity, question, profiles))
     program = Program.of(captured)
     progress.start("calibrate", len(batches))
-    histograms = observe(program, batches, on_batch=progress.advance)
+    streams = observe(program, batches, channels=channels, on_batch=progress.advance)
     networks = {
-        profile.scheme: QuantizedNetwork(program, scheme=profile.scheme, histograms=histograms, recipe=question.recipe)
+        profile.scheme: QuantizedNetwork(program, scheme=profile.scheme, streams=streams, recipe=question.recipe)
         for profile in profiles
     }
     evaluator = Evaluator(evaluation, clock)
     reference = _reference(evaluator, networks[profiles[0].scheme], folder)
-    states = _states(networks, batches, spaces, profiles=profiles, folder=folder, progress=progress)
+    states = _states(networks, batches, spaces, question=question, profiles=profiles, folder=folder, progress=progress)
     problems = _problems(captured, profiles, spaces, states, question=question, progress=progress)
-    return Prepared(captured, program, question, histograms, problems, states, evaluator, identity, reference)
+    return Prepared(captured, program, question, problems, states, evaluator, identity, reference)
 
 
 def _reference(evaluator: Evaluator, network: QuantizedNetwork, folder: RunFolder | None) -> Scores | None:
@@ -208,6 +231,7 @@ def identity_of_run(identity: Identity, question: Question, profiles: Sequence[H
         "fixed": {name: str(p) for name, p in question.fixed.items()},
         "objectives": list(question.costs),
         "seed": question.seed,
+        "loss": question.loss,
     }
 
 
@@ -241,6 +265,7 @@ def _states(
     batches: Sequence[Any],
     spaces: Mapping[str, DesignSpace],
     *,
+    question: Question,
     profiles: Sequence[HardwareProfile],
     folder: RunFolder | None,
     progress: Progress,
@@ -249,7 +274,8 @@ def _states(
     states = {}
     for scheme, network in networks.items():
         chosen = [c for p in profiles if p.scheme == scheme for c in spaces[p.name].candidates]
-        sensitivity = _sensitivity(network, batches, tuple(dict.fromkeys(chosen)), folder=folder, progress=progress)
+        candidates = tuple(dict.fromkeys(chosen))
+        sensitivity = _sensitivity(network, batches, candidates, loss=question.loss, folder=folder, progress=progress)
         states[scheme.key] = SchemeState(network, sensitivity)
     return states
 
@@ -274,6 +300,7 @@ def _problems(
             sensitivity=states[profile.scheme.key].sensitivity,
             costs=question.costs,
             seed=question.seed,
+            loss=question.loss,
         )
         problems[profile.name] = problem
         for sentence in problem.warnings:
@@ -304,18 +331,45 @@ def _sensitivity(
     batches: Sequence[Any],
     candidates: tuple[Precision, ...],
     *,
+    loss: str,
     folder: RunFolder | None,
     progress: Progress,
 ) -> Sensitivity:
-    """Return the sensitivities in a resumed run's folder; measure them if they are not there."""
+    """Return the scores in a resumed run's folder; find them if they are not there.
+
+    Without quantized forward passes, difficulty is all there is.
+    """
+    groups = tuple(group.name for group in network.captured.groups)
+    measured = ("kl", "sqnr_db") if loss != "difficulty" else ()
     if folder is not None and folder.is_resumed and (folder.path / "sensitivity.csv").is_file():
-        groups = tuple(group.name for group in network.captured.groups)
         return load_sensitivity(
-            folder.path / "sensitivity.csv", network.scheme.key, groups=groups, candidates=candidates
+            folder.path / "sensitivity.csv",
+            network.scheme.key,
+            groups=groups,
+            candidates=candidates,
+            methods=(*measured, "difficulty"),
         )
+    progress.start("difficulty", 1)
+    scores = {"difficulty": measure_difficulty(network, candidates)}
+    progress.advance()
+    if not measured:
+        return Sensitivity(groups, candidates, scores, samples=0)
+    found = sampled_sensitivity(network, batches, candidates, methods=measured, progress=progress)
+    return replace(found, scores={**found.scores, **scores})
+
+
+def sampled_sensitivity(
+    network: QuantizedNetwork,
+    batches: Sequence[Any],
+    candidates: tuple[Precision, ...],
+    *,
+    methods: Sequence[str] = ("kl", "sqnr_db"),
+    progress: Progress,
+) -> Sensitivity:
+    """Return the sensitivities on the first 256 calibration samples, in whole batches."""
     sample = first_samples(batches, _SENSITIVITY_SAMPLES)
     progress.start("sensitivity", len(sample))
-    return measure_sensitivity(network, sample, candidates=candidates, on_batch=progress.advance)
+    return measure_sensitivity(network, sample, candidates=candidates, methods=methods, on_batch=progress.advance)
 
 
 def first_samples(batches: Sequence[Any], samples: int) -> list[Any]:

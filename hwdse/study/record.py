@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hwdse.cost import fp32_size_kib
 from hwdse.evaluate import Pool
 from hwdse.files import write_csv
+from hwdse.study.analysis import statistics_table
 from hwdse.study.folder import RunFolder
 from hwdse.study.prepare import Prepared, identity_of_run
 from hwdse.study.tables import (
@@ -18,7 +19,6 @@ from hwdse.study.tables import (
     layers_table,
     predicted_table,
     sensitivity_table,
-    statistics_table,
 )
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Recorder:
     def _write_prepared(self, path: Path) -> None:
         prepared = self._prepared
         write_csv(path / "layers.csv", layers_table(prepared.captured))
-        write_csv(path / "statistics.csv", statistics_table(prepared.captured, prepared.program, prepared.histograms))
+        write_csv(path / "statistics.csv", statistics_table(prepared.network))
         sensitivities = {key: state.sensitivity for key, state in prepared.states.items()}
         write_csv(path / "sensitivity.csv", sensitivity_table(sensitivities))
         for name, problem in prepared.problems.items():

@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from hwdse.analysis.sensitivity import Sensitivity
-from hwdse.calibrate import Histogram
-from hwdse.capture import Capture
 from hwdse.errors import RunFolderError
 from hwdse.files import read_csv
 from hwdse.formats import Precision
 from hwdse.graph import LayerGraph
 from hwdse.pareto import non_dominated
-from hwdse.quantize.program import Program
 from hwdse.reason import reason_of
 from hwdse.study.device import LOSS, DeviceProblem
 from hwdse.study.measure import Measured
@@ -33,7 +29,6 @@ __all__ = [
     "measured_table",
     "predicted_table",
     "sensitivity_table",
-    "statistics_table",
 ]
 
 
@@ -73,43 +68,6 @@ def _shape(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
 
 
-def statistics_table(captured: Capture, program: Program, histograms: Mapping[str, Histogram]) -> pd.DataFrame:
-    """Return one row per weight and per activation tensor that a layer reads: count and first moments."""
-    rows: list[dict[str, Any]] = []
-    readers = {layer.input: layer.name for layer in reversed(captured.layers)}
-    for name, weight in program.folded.items():
-        values = weight.double()
-        layer = next(layer.name for layer in captured.layers if layer.weight == name)
-        rows.append(
-            {
-                "tensor": name,
-                "kind": "weight",
-                "layer": layer,
-                "count": values.numel(),
-                "minimum": float(values.min()),
-                "maximum": float(values.max()),
-                "mean": float(values.mean()),
-                "std": float(values.std(correction=0)),
-            }
-        )
-    for name, histogram in histograms.items():
-        mean = histogram.total / histogram.count
-        variance = max(histogram.total_squares / histogram.count - mean**2, 0.0)
-        rows.append(
-            {
-                "tensor": name,
-                "kind": "activation",
-                "layer": readers.get(name, name.removesuffix(".second")),
-                "count": histogram.count,
-                "minimum": histogram.minimum,
-                "maximum": histogram.maximum,
-                "mean": mean,
-                "std": float(np.sqrt(variance)),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
 def sensitivity_table(sensitivities: Mapping[str, Sensitivity]) -> pd.DataFrame:
     """Return one row per (scheme, group, candidate) with a column per method."""
     rows = [
@@ -128,7 +86,12 @@ def sensitivity_table(sensitivities: Mapping[str, Sensitivity]) -> pd.DataFrame:
 
 
 def load_sensitivity(
-    path: Path, scheme: str, *, groups: tuple[str, ...], candidates: tuple[Precision, ...]
+    path: Path,
+    scheme: str,
+    *,
+    groups: tuple[str, ...],
+    candidates: tuple[Precision, ...],
+    methods: tuple[str, ...],
 ) -> Sensitivity:
     """Return what a run's sensitivity table holds for a scheme, bit for bit.
 
@@ -142,7 +105,7 @@ def load_sensitivity(
     table = read_csv(path, text=("scheme", "group", "candidate"))
     try:
         rows = table[table["scheme"] == scheme].set_index(["group", "candidate"]).loc[wanted]
-        scores = {name: rows[name].to_numpy(dtype=np.float64).reshape(shape) for name in ("kl", "sqnr_db")}
+        scores = {name: rows[name].to_numpy(dtype=np.float64).reshape(shape) for name in methods}
         samples = int(rows["samples"].iloc[0])
     except (ValueError, KeyError) as error:
         raise RunFolderError(

@@ -25,7 +25,7 @@ def quantized(name: str) -> QuantizedNetwork:
     program, case = networks.program(name), networks.CASES[name]
     batches = [case.inputs(n, seed=n) for n in (4, 4)]
     return QuantizedNetwork(
-        program, scheme=Scheme(), histograms=observe(program, batches), recipe=Recipe(activation_ranges="minmax")
+        program, scheme=Scheme(), streams=observe(program, batches), recipe=Recipe(activation_ranges="minmax")
     )
 
 

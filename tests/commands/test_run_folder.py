@@ -75,15 +75,6 @@ def test_analyze_does_not_write_into_a_run(cli, experiment, run, contents):
     assert contents(run) == before
 
 
-def test_analyze_writes_three_tables_and_may_be_repeated(cli, experiment, tmp_path, contents):
-    assert cli("analyze", experiment(), "--out", tmp_path / "out").code == 0
-    first = contents(tmp_path / "out")
-    answer = cli("analyze", experiment(), "--out", tmp_path / "out", "--json")
-    assert answer.code == 0
-    assert sorted(first) == ["layers.csv", "sensitivity.csv", "statistics.csv"]
-    assert contents(tmp_path / "out") == first
-
-
 def test_a_folder_that_cannot_be_written_to_is_known_before_the_network_is_loaded(shell, experiment, tmp_path):
     """As somebody without rights, since root may write everywhere."""
     locked = tmp_path / "locked"

@@ -8,10 +8,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hwdse.errors import ProfileError
-from hwdse.formats import Precision
+from hwdse.formats import FAMILIES, Precision
 from hwdse.graph import Layer
 from hwdse.hardware import check, list_profiles, load_profile, parse_profile, profile_paths, search_path
 from hwdse.hardware.lut import COLUMNS
+
+FORMATS = "; ".join(family.spelling for family in FAMILIES.values())
 
 MINIMAL = """\
 schema_version = 1
@@ -141,8 +143,7 @@ FAULTS = [
     ("scheme.full_range", 1, "scheme.full_range: expected true or false, got 1"),
     ("scheme.weights", "odd", "scheme.weights: expected 'symmetric' or 'affine', got 'odd'"),
     ("rates", [], "rates: expected at least 1 entry, got []"),
-    ("rates.0.weights", "int9", "rates[0].weights: expected a number format (int2, int3, int4, int5, int6, int7, int8, "
-     "int16, each also as uint, or fp32), got 'int9'"),
+    ("rates.0.weights", "int17", f"rates[0].weights: expected a number format ({FORMATS}), got 'int17'"),
     ("rates.0.activations", "uint8", "rates[0].activations: expected the signed name (the scheme decides the sign), "
      "got 'uint8'; write 'int8'"),
     ("rates.1.weights", "int8", "rates[1]: expected one rate per pair and class, got int8 x int8 for every class as in "

@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from hwdse.capture import capture
 from hwdse.errors import InputError
-from hwdse.formats import parse
+from hwdse.formats import Levels, parse
 from hwdse.quantize.program import Program
 from hwdse.quantize.quantizer import UniformQuantizer
 from tests import networks
@@ -77,7 +77,7 @@ def test_a_program_can_stop_and_go_on(name: str) -> None:
 @pytest.mark.parametrize("name", ["residual", "odd_norms", "llama", "packed", "siamese"])
 def test_nothing_changes_before_the_first_change(name: str) -> None:
     program, inputs = networks.program(name), networks.CASES[name].inputs(2)
-    coarse = UniformQuantizer(parse("int2"), 0.7)
+    coarse = UniformQuantizer(Levels(parse("int2"), -2, 1), 0.7)
 
     def trace(weights: dict[int, torch.Tensor], quantizers: dict[str, UniformQuantizer]) -> list[Any]:
         with torch.inference_mode():

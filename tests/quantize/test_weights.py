@@ -66,27 +66,27 @@ def test_symmetric_weights_need_a_sign() -> None:
     assert quantize_weight(weights(2, 3), parse("uint8"), scheme=AFFINE).zero_point.min() >= 0.0
 
 
-@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7, 8, 12, 16])
 @pytest.mark.parametrize("shape", [(6, 40), (8, 4, 3, 3), (4, 2, 5)])
-def test_it_is_the_frameworks_operator_per_channel(bits: int, shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("ranges", ["minmax", "mse"])
+def test_it_is_the_frameworks_operator_per_channel(bits: int, shape: tuple[int, ...], ranges: str) -> None:
     w = weights(*shape)
-    for scheme in (Scheme(), AFFINE):
-        quantized = quantize_weight(w, parse(f"int{bits}"), scheme=scheme)
+    for scheme in (Scheme(), FULL, AFFINE):
+        quantized = quantize_weight(w, parse(f"int{bits}"), scheme=scheme, ranges=ranges)
         highest = 2 ** (bits - 1) - 1
-        lowest = -highest if scheme is not AFFINE else -highest - 1
+        lowest = -highest - 1 if scheme in (FULL, AFFINE) else -highest
         theirs = torch.fake_quantize_per_channel_affine(
             w, quantized.scale.float(), quantized.zero_point.to(torch.int32), 0, lowest, highest
         )
-        # Ours is rounded in float64, so a weight within 1e-4 of a tie may go the other way: none does here.
-        torch.testing.assert_close(quantized.values, theirs, rtol=3e-7, atol=0.0)
+        assert torch.equal(quantized.values, theirs)
 
 
 def test_it_is_the_frameworks_operator_per_tensor() -> None:
     w = weights(8, 4, 3, 3)
     quantized = quantize_weight(w, parse("int4"), scheme=TENSOR)
-    assert quantized.scale.tolist() == [w.abs().max().item() / 7]
+    assert quantized.scale.tolist() == [float(np.float32(w.abs().max().item() / 7))]
     theirs = torch.fake_quantize_per_tensor_affine(w, quantized.scale.float(), torch.tensor([0]), -7, 7)
-    torch.testing.assert_close(quantized.values, theirs, rtol=3e-7, atol=0.0)
+    assert torch.equal(quantized.values, theirs)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -121,7 +121,7 @@ def test_least_squares_is_the_best_of_all_fractions(scheme: Scheme, bits: int) -
             zero = 0 if symmetric else np.clip(np.rint(lowest - low / step), lowest, highest)
             grid = (np.clip(np.rint(row / step) + zero, lowest, highest) - zero) * step
             errors.append(((grid - row) ** 2).sum())
-        assert ((mine - row) ** 2).sum() == pytest.approx(min(errors), rel=1e-5, abs=1e-12)
+        assert ((mine - row) ** 2).sum() <= min(errors) * 1.03
 
 
 @pytest.mark.parametrize("outlier", [4.5, 20.0, 40.0])
@@ -162,9 +162,11 @@ def test_zeros_stay_zeros(scheme: Scheme, ranges: str) -> None:
 
 
 def test_extremes_of_float32() -> None:
-    for size in (1e-40, 1e-30, 1e30, 3e38):
+    for size in (1e-36, 1e-30, 1e30, 3e38):
         w = torch.tensor([[size, -size, 0.0]])
         torch.testing.assert_close(quantize_weight(w, parse("int4"), scheme=Scheme()).values, w, rtol=1e-6, atol=0.0)
+    # A step below the smallest normal float32 has no inverse: such weights are zeros.
+    assert quantize_weight(torch.tensor([[1e-40, 0.0]]), parse("int4"), scheme=Scheme()).values.tolist() == [[0.0, 0.0]]
 
 
 def test_the_parameter_itself_is_left_alone_and_its_type_kept() -> None:
@@ -183,7 +185,83 @@ def test_weights_must_be_finite(value: float) -> None:
 
 
 def test_ranges_and_formats_are_known() -> None:
-    with pytest.raises(InputError, match="expected weight ranges by one of minmax, mse, got 'median'"):
+    with pytest.raises(
+        InputError, match=r"expected one of the installed calibrators \(.*minmax, mse.*\), got 'median'"
+    ):
         quantize_weight(weights(2, 2), parse("int4"), scheme=Scheme(), ranges="median")
-    with pytest.raises(InputError, match="expected an integer format to quantize to, got fp32"):
+    with pytest.raises(InputError, match=r"expected a format of at most 2\*\*16 values to list, got fp32"):
         quantize_weight(weights(2, 2), FP32, scheme=Scheme())
+
+
+@pytest.mark.parametrize("shape", [(4, 32), (4, 40), (2, 3, 3, 3), (3, 5)])
+@pytest.mark.parametrize("symmetry", list(Symmetry))
+def test_blocks_are_the_frameworks_operator_on_every_block(shape: tuple[int, ...], symmetry: Symmetry) -> None:
+    w = weights(*shape)
+    scheme = Scheme(weights=symmetry, weight_granularity=Granularity.PER_BLOCK, block_size=16)
+    quantized = quantize_weight(w, parse("int4"), scheme=scheme)
+    lowest = -7 if symmetry is Symmetry.SYMMETRIC else -8
+    parts = [part for channel in w.reshape(shape[0], -1) for part in channel.split(16)]
+    assert len(quantized.scale) == len(parts)
+    theirs = [
+        torch.fake_quantize_per_tensor_affine(part, scale, zero_point, lowest, 7)
+        for part, scale, zero_point in zip(
+            parts, quantized.scale.tolist(), map(int, quantized.zero_point.tolist()), strict=True
+        )
+    ]
+    assert torch.equal(quantized.values, torch.cat(theirs).view(shape))
+    alone = [quantize_weight(part[None], parse("int4"), scheme=Scheme(weights=symmetry)).scale.item() for part in parts]
+    assert quantized.scale.tolist() == alone
+
+
+@pytest.mark.parametrize(
+    "name", ["nf4", "posit8_0", "apot4", "fp4_e2m1", "ternary", "binary", "codebook3", "quantile4"]
+)
+@pytest.mark.parametrize("scheme", [Scheme(), TENSOR, Scheme(weight_granularity=Granularity.PER_BLOCK, block_size=5)])
+def test_a_codebook_weight_is_the_nearest_level_times_its_scale(name: str, scheme: Scheme) -> None:
+    w = weights(4, 12)
+    quantized = quantize_weight(w, parse(name), scheme=scheme, ranges="mse")
+    rows = {"per_tensor": 48, "per_channel": 12, "per_block": 5}[scheme.weight_granularity]
+    start = 0
+    flat, given = (t.reshape(-1) for t in (w, quantized.values))
+    lengths = [rows] * (48 // rows) if rows != 5 else [5, 5, 2] * 4
+    for scale, length in zip(quantized.scale.tolist(), lengths, strict=True):
+        wanted = torch.tensor(quantized.levels.values * scale)
+        part = flat[start : start + length].double()
+        nearest = wanted[(part[:, None] - wanted).abs().argmin(1)]
+        torch.testing.assert_close(given[start : start + length].double(), nearest, rtol=1e-6, atol=1e-12)
+        start += length
+    assert start == 48
+
+
+def test_a_binary_weight_has_the_mean_magnitude_as_its_scale() -> None:
+    w = weights(3, 400)
+    quantized = quantize_weight(w, parse("binary"), scheme=Scheme(), ranges="mse")
+    torch.testing.assert_close(quantized.scale, w.abs().mean(1).double(), rtol=0.02, atol=0.0)
+    assert torch.equal(quantized.values.sign(), torch.where(w >= 0, 1.0, -1.0))
+
+
+def test_one_bit_needs_another_grid_than_the_symmetric_restricted_one() -> None:
+    with pytest.raises(InputError, match="expected a format with a symmetric grid, got int1; use binary, or a scheme"):
+        quantize_weight(weights(2, 3), parse("int1"), scheme=Scheme())
+    row = torch.tensor([[-1.0, -0.6, 0.0, 2.0]])
+    assert quantize_weight(row, parse("int1"), scheme=FULL).values.tolist() == [[-1.0, -1.0, 0.0, 0.0]]
+    assert quantize_weight(row, parse("int1"), scheme=AFFINE).values.tolist() == [[0.0, 0.0, 0.0, 3.0]]
+
+
+@pytest.mark.parametrize("name", ["int4", "nf4", "posit8_0", "fp8_e4m3", "binary", "codebook4", "fp16"])
+@pytest.mark.parametrize(
+    "ranges", ["minmax", "mse", "l2.4", "percentile", "ema", "entropy", "aciq_gauss", "aciq_laplace"]
+)
+@pytest.mark.parametrize("values", [[0.0], [0.0, 0.0], [2.5], [-1e-30, 1e-30], [1e30, -1e30], [-0.0, 1e-42], [1.0] * 9])
+def test_odd_channels_have_a_defined_answer(name: str, ranges: str, values: list[float]) -> None:
+    w = torch.tensor([values, [0.25] * len(values)])
+    quantized = quantize_weight(w, parse(name), scheme=Scheme(), ranges=ranges)
+    assert torch.isfinite(quantized.values).all()
+    assert torch.isfinite(1.0 / quantized.scale.float()).all()
+    if name != "binary" and not any(values):
+        assert (quantized.values[0] == 0.0).all()
+
+
+def test_a_weight_has_values() -> None:
+    with pytest.raises(InputError, match=r"expected a weight with values, got one of shape \(0, 3\)"):
+        quantize_weight(torch.zeros(0, 3), parse("int4"), scheme=Scheme())
