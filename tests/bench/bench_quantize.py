@@ -24,7 +24,7 @@ def run() -> list[dict[str, Any]]:
     model, images, kind = resnet20()
     captured = capture(model, images[:2])
     program = Program.of(captured)
-    network = QuantizedNetwork(program, scheme=Scheme(), histograms=observe(program, images[:256].split(64)))
+    network = QuantizedNetwork(program, scheme=Scheme(), streams=observe(program, images[:256].split(64)))
     mixed = [Precision.parse(text) for text in ("W8A8", "W4A8", "W4A4")]
     precisions = {layer.name: mixed[i % 3] for i, layer in enumerate(captured.layers)}
 

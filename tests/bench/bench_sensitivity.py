@@ -23,7 +23,7 @@ def run() -> list[dict[str, Any]]:
     captured = capture(model, images[:2])
     program = Program.of(captured)
     batches = images[:SAMPLES].split(BATCH)
-    network = QuantizedNetwork(program, scheme=Scheme(), histograms=observe(program, batches))
+    network = QuantizedNetwork(program, scheme=Scheme(), streams=observe(program, batches))
     candidates = [Precision.parse(text) for text in ("W2A8", "W4A4", "W4A8", "W8A8")]
 
     def naive() -> torch.Tensor:

@@ -9,7 +9,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-BENCHMARKS = ("bench_quantize", "bench_sensitivity", "bench_space", "bench_search", "bench_memory")
+BENCHMARKS = (
+    *("bench_quantize", "bench_sensitivity", "bench_space", "bench_search", "bench_memory"),
+    *("bench_statistics", "bench_calibrate"),
+)
 
 
 def main() -> None:
