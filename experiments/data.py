@@ -12,6 +12,7 @@ from hwdse.errors import InputError
 
 _MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 _STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+_STORY_TOKENS = 512
 
 
 def data_file(name: str) -> Path:
@@ -61,3 +62,20 @@ def kws_evaluation() -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Return 800 utterances with labels in batches of 100."""
     features, labels = _kws(calibration=False)
     return list(zip(features.split(100), labels.split(100), strict=True))
+
+
+def _stories() -> list[torch.Tensor]:
+    """Return all 167 stories as ids ``(1, length)`` from the token of the beginning, cut at what the network reads."""
+    with np.load(data_file("llm_stories260k/data.npz")) as archive:
+        ids, lengths = torch.from_numpy(archive["ids"].astype(np.int64)), archive["length"].tolist()
+    return [story[None, :_STORY_TOKENS] for story in ids.split(lengths)]
+
+
+def stories260k_calibration() -> list[torch.Tensor]:
+    """Return the first 40 stories, one per batch, without their last token, which no other follows."""
+    return [story[:, :-1] for story in _stories()[:40]]
+
+
+def stories260k_evaluation() -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return the 127 other stories with the token that follows each, one story per batch: they differ in length."""
+    return [(story[:, :-1], story[:, 1:]) for story in _stories()[40:]]

@@ -80,10 +80,75 @@ class DSCNN(nn.Module):
         return logits
 
 
+class _Block(nn.Module):
+    """Attention, then a gated feed-forward part (SwiGLU); each reads the normalised stream and adds to it."""
+
+    def __init__(self, width: int, heads: int, shared_heads: int, hidden: int) -> None:
+        super().__init__()
+        self.size = width // heads
+        self.n1, self.n2 = nn.RMSNorm(width, eps=1e-5), nn.RMSNorm(width, eps=1e-5)
+        self.wq = nn.Linear(width, width, bias=False)
+        self.wk, self.wv = (nn.Linear(width, shared_heads * self.size, bias=False) for _ in range(2))
+        self.wo = nn.Linear(width, width, bias=False)
+        self.w1, self.w3 = (nn.Linear(width, hidden, bias=False) for _ in range(2))
+        self.w2 = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
+        y = self.n1(x)
+        # One head after another: (n, heads, length, size); heads of queries in a row share keys and values.
+        q, k, v = (w(y).unflatten(-1, (-1, self.size)).transpose(1, 2) for w in (self.wq, self.wk, self.wv))
+        q, k = _turned(q, cosine, sine), _turned(k, cosine, sine)
+        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        x = x + self.wo(mixed.transpose(1, 2).flatten(2))
+        y = self.n2(x)
+        delta: torch.Tensor = self.w2(functional.silu(self.w1(y)) * self.w3(y))
+        return x + delta
+
+
+def _turned(x: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
+    """Return ``x (..., length, size)`` with each pair (even, odd) of features turned by its angle (RoPE)."""
+    even, odd = x[..., 0::2], x[..., 1::2]
+    return torch.stack((even * cosine - odd * sine, odd * cosine + even * sine), dim=-1).flatten(-2)
+
+
+class Stories260K(nn.Module):
+    """A small Llama (Touvron et al. 2023): a decoder of tokens whose head shares the embedding's weights.
+
+    Grouped queries (Ainslie et al. 2023), rotary positions (Su et al. 2021), SwiGLU (Shazeer 2020) and norms by the
+    root mean square (Zhang and Sennrich 2019).
+    """
+
+    cosine: torch.Tensor
+    sine: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        width, heads, tokens, length = 64, 8, 512, 512
+        self.tok = nn.Embedding(tokens, width)
+        self.blocks = nn.ModuleList(_Block(width, heads, shared_heads=4, hidden=172) for _ in range(5))
+        self.norm = nn.RMSNorm(width, eps=1e-5)
+        self.head = nn.Linear(width, tokens, bias=False)
+        self.head.weight = self.tok.weight
+        pairs = width // heads // 2
+        angles = torch.arange(length)[:, None] * 10000.0 ** (-torch.arange(pairs) / pairs)
+        self.register_buffer("cosine", angles.cos(), persistent=False)
+        self.register_buffer("sine", angles.sin(), persistent=False)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return logits ``(n, length, 512)`` of the token after each of ``tokens (n, length)``, at most 512."""
+        cosine, sine = self.cosine[: tokens.shape[1]], self.sine[: tokens.shape[1]]
+        x = self.tok(tokens)
+        for block in self.blocks:
+            x = block(x, cosine, sine)
+        logits: torch.Tensor = self.head(self.norm(x))
+        return logits
+
+
 def _loaded(model: nn.Module, name: str) -> nn.Module:
-    # Counters of batches seen are of no use after training and are not in the files.
     missing, unexpected = model.load_state_dict(load_file(_data_file(name)), strict=False)
-    wrong = [key for key in missing if not key.endswith("num_batches_tracked")] + list(unexpected)
+    # Counters of batches seen are of no use after training, and a shared parameter is in a file by its first name.
+    own = {key for key, _ in (*model.named_parameters(), *model.named_buffers())}
+    wrong = [key for key in missing if key in own and not key.endswith("num_batches_tracked")] + list(unexpected)
     if wrong:
         raise ValueError(f"expected the weights of {type(model).__name__} in {name}, got other keys: {wrong[:3]}")
     return model.eval()
@@ -107,3 +172,13 @@ def dscnn() -> nn.Module:
 def dscnn_example() -> torch.Tensor:
     """Return example inputs of :func:`dscnn`."""
     return torch.zeros(2, 1, 49, 10)
+
+
+def stories260k() -> nn.Module:
+    """Return the small Llama trained on TinyStories (Eldan and Li 2023)."""
+    return _loaded(Stories260K(), "llm_stories260k/model.safetensors")
+
+
+def stories260k_example() -> torch.Tensor:
+    """Return example inputs of :func:`stories260k`: 128 tokens, the length that costs are predicted for."""
+    return torch.zeros(2, 128, dtype=torch.int64)
