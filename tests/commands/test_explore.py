@@ -158,6 +158,8 @@ def stopped(arguments, pool, *, after, by) -> tuple[int, str]:
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"TINY_HOLD_AFTER_BATCHES": str(2 * after), "TINY_HELD": str(held)},
+        # A shell has its background jobs ignore Ctrl-C, and their children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     if after:
         limit = time.monotonic() + 90
