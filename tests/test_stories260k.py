@@ -173,6 +173,22 @@ def test_the_program_in_full_precision_is_the_module(
         torch.testing.assert_close(program.result(values), model(tokens), rtol=1e-4, atol=1e-4)
 
 
+def test_only_axes_of_fixed_length_have_channels(captured: Capture, program: Program) -> None:
+    streams = observe(program, [words(2, 12), words(1, 31)], channels=True)
+    layers = {layer.name: layer for layer in captured.layers}
+    points = {
+        "features of a block": (layers["blocks.2.wq"].input, 64),
+        "features between two linear layers": (layers["blocks.2.w2"].input, 172),
+        "features of all keys": ("blocks.2.matmul_4.second", SIZE),
+        "attention, one value per position": (layers["blocks.2.matmul_5"].input, None),
+        "values, one row per position": ("blocks.2.matmul_5.second", None),
+        "heads, joined by a view": (layers["blocks.2.wo"].input, HEADS),
+    }
+    found = {what: streams[point].channels for what, (point, _) in points.items()}
+    rows = {what: None if channels is None else channels.rows for what, channels in found.items()}
+    assert rows == {what: expected for what, (_, expected) in points.items()}
+
+
 def test_the_embedding_is_rounded_with_the_head(program: Program, model: nn.Module) -> None:
     tokens = words(1, 40)
     network = network_of(program, tokens)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import fx
 
 from hwdse.calibrate import Boxes, Stream, calibrator
 from hwdse.capture import Capture
@@ -18,6 +19,9 @@ from hwdse.quantize.quantizer import Quantizer, activation_quantizer
 from hwdse.quantize.weights import quantize_weight
 
 __all__ = ["QuantizedNetwork", "Recipe", "Setting", "observe"]
+
+IMAGES = 4
+"""Axes of a batch of images: samples, channels, height, width."""
 
 
 @dataclass(frozen=True)
@@ -106,13 +110,30 @@ def observe(
 
 
 def channel_axes(captured: Capture) -> dict[str, int]:
-    """Return the axis over which the first reader of each tensor sums: its channels."""
-    axes: dict[str, int] = {}
+    """Return the axis of each tensor's channels: the one that its first reader sums over.
+
+    A tensor is looked at before views, which may cut or join that axis; then it is the usual one of a tensor of such a
+    rank. An axis whose length differs from batch to batch, such as that of positions, has no channels: its tensor is
+    left out.
+    """
+    axes: dict[str, int | None] = {}
     for layer in captured.layers:
-        axes.setdefault(layer.input, 1 if layer.op == "conv" else -1)
+        first, second = captured.sites[layer.name].operands
+        if layer.input not in axes:
+            axes[layer.input] = _stored_axis(captured.flow.root(first), first, 1 if layer.op == "conv" else -1)
         if layer.second_input is not None:
-            axes.setdefault(f"{layer.name}.second", -2)
-    return axes
+            axes[f"{layer.name}.second"] = _stored_axis(second, second, -2)
+    return {point: axis for point, axis in axes.items() if axis is not None}
+
+
+def _stored_axis(stored: fx.Node, read: fx.Node, axis: int) -> int | None:
+    """Return the axis of ``stored`` that is ``axis`` of its view ``read``, if its length is fixed."""
+    shape, length = stored.meta["val"].shape, read.meta["val"].shape[axis]
+    if not isinstance(length, int):
+        return None
+    same = [a for a in (axis, *range(len(shape))) if -len(shape) <= a < len(shape) and shape[a] == length]
+    found = same[0] if same else 1 if len(shape) == IMAGES else -1
+    return found if isinstance(shape[found], int) else None
 
 
 class QuantizedNetwork:
