@@ -7,10 +7,12 @@ Run it with ``python experiments/four_bits.py``; data and weights are found unde
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import fmean
 
 import pandas as pd
 from rich.console import Console
 
+from hwdse.analysis.difficulty import Predictor
 from hwdse.capture import capture
 from hwdse.evaluate import Evaluator, paired_interval, top1_on
 from hwdse.factories import load_factory
@@ -40,11 +42,15 @@ def main() -> None:
     program = Program.of(captured)
     streams = observe(program, calibration)
     evaluator = Evaluator(top1_on(evaluation))
-    scores = {}
+    scores, predicted = {}, {}
     for ranges in RANGES:
         network = QuantizedNetwork(program, scheme=Scheme(), streams=streams, recipe=Recipe(weight_ranges=ranges))
+        predictor = Predictor.of(network)
         for name in FORMATS:
             precision = Precision.parse(f"W{name}A8")
+            predicted[name, ranges] = fmean(
+                predictor.predict(weight, precision.weights, ranges).sqnr_db for weight in program.folded
+            )
             config = BitConfig(dict.fromkeys(captured.layer_index, precision))
             scores[name, ranges] = evaluator.score(network, config).per_sample
     rows = []
@@ -54,6 +60,7 @@ def main() -> None:
             {
                 "weights": "int4" if name == "4" else name,
                 "weight_ranges": ranges,
+                "mean_sqnr_db_predicted": predicted[name, ranges],
                 "top1_measured": float(per_sample.mean()),
                 "gain_over_int4_measured": gain.mean,
                 "gain_low": gain.low,
@@ -62,8 +69,9 @@ def main() -> None:
             }
         )
     table = pd.DataFrame(rows).sort_values("top1_measured", ascending=False, kind="stable")
-    Console().print(table.to_string(index=False, float_format="{:.4f}".format), markup=False)
-    Console().print(str(write_csv(HERE / "results" / "four_bits.csv", table)), markup=False)
+    console = Console()
+    console.print(table.to_string(index=False, float_format="{:.4f}".format), markup=False, soft_wrap=True)
+    console.print(str(write_csv(HERE / "results" / "four_bits.csv", table)), markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":
