@@ -33,6 +33,11 @@ class Interval:
     high: float
     samples: int
 
+    @property
+    def standard_error(self) -> float:
+        """Half of the interval over the normal quantile that it stands for."""
+        return (self.high - self.low) / (2.0 * _Z)
+
 
 def mean_interval(scores: NDArray[np.floating], *, may_count: bool = True) -> Interval:
     """Return the mean of ``scores`` ``(samples,)`` with its 95 % interval.

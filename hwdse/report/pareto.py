@@ -150,7 +150,15 @@ def _draw_panel(axes: Axes, tables: RunTables, device: DeviceTables, cost: str, 
         rasterized=len(cloud) > RASTER_FROM,
     )  # fmt: skip
     others = device.measured[~device.measured["config_id"].isin(device.front["config_id"])]
-    axes.plot(others[cost], scale * others[quality.column], "x", markersize=2.2, mew=0.6, color=MEASURED, zorder=2)
+    near = others["within_noise"] != ""
+    axes.plot(
+        others.loc[~near, cost], scale * others.loc[~near, quality.column], "x", markersize=2.2, mew=0.6,
+        color=MEASURED, zorder=2,
+    )  # fmt: skip
+    axes.plot(
+        others.loc[near, cost], scale * others.loc[near, quality.column], look.marker, markersize=2.6, mfc="white",
+        mec=look.colour, mew=0.5, zorder=3,
+    )  # fmt: skip
     _draw_front(axes, tables, device.front, cost, look)
     uniform = device.measured[device.measured["uniform"] != ""]
     axes.plot(
@@ -277,7 +285,12 @@ def _legend(figure: Figure, tables: RunTables, device: DeviceTables, columns: in
     cloud = int(device.predicted["quality_predicted"].notna().sum())
     front = Line2D([], [], color=look.colour, marker=look.marker, mec="white", mew=0.4, linewidth=1.0)
     handles: dict[str, Artist] = {f"measured front, 95 % intervals (n = {len(device.front)})": front}
-    handles[f"measured (n = {len(device.measured)})"] = Line2D(
+    near = int((device.measured["within_noise"] != "").sum())
+    if near:
+        handles[f"within noise of the front (n = {near})"] = Line2D(
+            [], [], ls="", marker=look.marker, markersize=3.4, mfc="white", mec=look.colour, mew=0.5
+        )
+    handles[f"measured, others (n = {len(device.measured) - len(device.front) - near})"] = Line2D(
         [], [], ls="", marker="x", markersize=3, mew=0.6, color=MEASURED
     )
     if cloud:
@@ -299,7 +312,7 @@ def _legend(figure: Figure, tables: RunTables, device: DeviceTables, columns: in
 def _points(tables: RunTables, device: DeviceTables) -> pd.DataFrame:
     """Return every number of the figure: one row per point, with its series."""
     costs, quality = list(tables.costs.values()), tables.quality
-    keys = ["config_id", "uniform", "picked", *costs]
+    keys = ["config_id", "uniform", "within_noise", "picked", *costs]
     measured = device.measured.assign(
         series=np.where(device.measured["config_id"].isin(device.front["config_id"]), "front", "measured"),
         picked=device.measured["config_id"] == device.pick,
@@ -316,6 +329,8 @@ def _caption(tables: RunTables, device: DeviceTables, window: Window, note: str)
         f"Costs against {axis_label(quality.column)} of {tables.name} on {device.device}, seed {tables.seed}.",
         f"Front: {len(device.front)} non-dominated of {len(device.measured)} measured configurations "
         f"(n = {samples} samples each); the line joins those that are non-dominated in the panel's two axes as well.",
+        "Hollow points cost no less and score lower than some point of the front, but no such point is significantly "
+        "better (paired, 95 %).",
         "Thin bars: 95 % interval of the value; thick bars: full precision less the 95 % interval of the drop, "
         "paired by sample, which is what to compare with the line of full precision.",
         f"Grey cloud: {predicted} configurations with predicted cost and predicted quality."

@@ -347,12 +347,12 @@ def _read_device(
     text, numbers = ["config_id", "bits"], [*costs, *quality.columns, "samples"]
     note = resolved.device_notes.get(device, "")
     if infeasible and not (folder / "front.csv").exists():
-        empty = pd.DataFrame({name: pd.Series(dtype=str) for name in (*text, "uniform")}
+        empty = pd.DataFrame({name: pd.Series(dtype=str) for name in (*text, "uniform", "within_noise")}
                              | {name: pd.Series(dtype=float) for name in numbers})  # fmt: skip
         predicted = pd.DataFrame({name: pd.Series(dtype=float) for name in (*costs, "quality_predicted")})
         return DeviceTables(device, empty, empty, predicted, note=note, infeasible=infeasible)
     front = _read_table(folder / "front.csv", text=text, numbers=numbers)
-    measured = _read_table(folder / "measured.csv", text=[*text, "uniform"], numbers=numbers)
+    measured = _read_table(folder / "measured.csv", text=[*text, "uniform", "within_noise"], numbers=numbers)
     predicted = _read_table(folder / "predicted.csv", text=[], numbers=costs, holes=["quality_predicted"])
     strangers = sorted(set(front["config_id"]) - set(measured["config_id"]))
     if strangers:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from torch import nn
 
 from hwdse.capture import Capture
@@ -22,20 +21,21 @@ from hwdse.front import Front, Objective
 from hwdse.hardware import HardwareProfile, load_profile
 from hwdse.progress import SILENT, Progress
 from hwdse.quantize.network import Recipe
+from hwdse.search.propose import CARED_FOR
 from hwdse.study.budget import Budget, Meter
 from hwdse.study.device import LOSS, DeviceProblem, Genes
 from hwdse.study.folder import RunFolder
 from hwdse.study.measure import Laboratory, SchemeState
+from hwdse.study.noise import within_noise
 from hwdse.study.prepare import DEFAULT_PRECISIONS, Prepared, Question, prepare
-from hwdse.study.propose import LossMap, propose
 from hwdse.study.record import Recorder
 from hwdse.study.tables import front_table, measured_table
 
 __all__ = ["Budget", "Study", "explore"]
 
 _WRITE_EVERY_SECONDS = 2.0
-_CARED_FOR = 0.2
-"""Share of the worst measured harm beyond which nobody cares for a configuration."""
+_WRITING_SHARE = 0.05
+"""Of the time, at most, that goes into writing."""
 
 
 @dataclass
@@ -50,11 +50,14 @@ class Study:
         Quality of the network as it was trained.
     meter
         What was spent.
+    near_front
+        By device, the bits of what is off its measured front, but not significantly.
     """
 
     prepared: Prepared
     full_precision: Interval
     meter: Meter
+    near_front: dict[str, frozenset[str]] = field(default_factory=dict)
 
     @property
     def problems(self) -> Mapping[str, DeviceProblem]:
@@ -68,7 +71,12 @@ class Study:
     def measured(self, device: str | HardwareProfile) -> pd.DataFrame:
         """Return all measured configurations that ``device`` can run."""
         problem = self._problem(device)
-        return measured_table(problem, self.state(problem).measured, quality=self.prepared.quality)
+        return measured_table(
+            problem,
+            self.state(problem).measured,
+            quality=self.prepared.quality,
+            near_front=self.near_front.get(problem.profile.name, frozenset()),
+        )
 
     def front(self, device: str | HardwareProfile) -> Front:
         """Return the measured front of ``device``.
@@ -87,19 +95,6 @@ class Study:
             reach={k: v for k, v in problem.space.reach().items() if k != LOSS.name},
             device=problem.profile.name,
         )
-
-    def loss_map(self, state: SchemeState) -> LossMap:
-        """Return the map from predicted loss to measured harm under a scheme."""
-        problems = [p for p in self.problems.values() if self.state(p) is state]
-        losses, harms = [], []
-        for bits, result in state.measured.items():
-            for problem in problems:
-                known = problem.known(bits)
-                if known is not None:
-                    losses.append(known.metrics[problem.space.column(LOSS.name)])
-                    harms.append(result.drop.mean)
-                    break
-        return LossMap(np.array(losses), np.array(harms))
 
     def _problem(self, device: str | HardwareProfile) -> DeviceProblem:
         name = device if isinstance(device, str) else device.name
@@ -225,18 +220,34 @@ def _measure(
         laboratory = Laboratory(prepared.evaluator, pool, prepared.identity)
         network = next(iter(prepared.states.values())).network
         study = Study(prepared, laboratory.measure_reference(network, prepared.reference), meter)
-        written = -math.inf
+        next_write = -math.inf
         for state, bits in _schedule(study):
             if meter.is_spent and not laboratory.knows(state, bits):
                 break
             seconds, was_there = laboratory.measure(state, bits)
             meter.add(seconds, is_earlier=was_there)
             progress.advance()
-            if not was_there and clock() - written > _WRITE_EVERY_SECONDS:
-                recorder.write(study)
-                written = clock()
-        recorder.write(study)
+            if not was_there and clock() > next_write:
+                started = clock()
+                _write(study, laboratory, recorder)
+                next_write = clock() + max(_WRITE_EVERY_SECONDS, (clock() - started) / _WRITING_SHARE)
+        _write(study, laboratory, recorder)
     return study
+
+
+def _write(study: Study, laboratory: Laboratory, recorder: Recorder) -> None:
+    """Mark what is within noise of the fronts, and write everything."""
+    for name, problem in study.problems.items():
+        measured, state = study.measured(name), study.state(problem)
+        near = within_noise(
+            measured,
+            partial(laboratory.scores, state),
+            quality=study.prepared.quality,
+            costs=problem.objectives,
+            may_count=laboratory.evaluator.evaluation.metric.may_count,
+        )
+        study.near_front[name] = frozenset(measured.loc[near, "bits"])
+    recorder.write(study)
 
 
 def _schedule(study: Study) -> Iterator[tuple[SchemeState, str]]:
@@ -259,17 +270,13 @@ def _schedule(study: Study) -> Iterator[tuple[SchemeState, str]]:
 
 
 def _proposal(study: Study, problem: DeviceProblem, turn: int) -> Genes | None:
-    """Return what ``problem`` wants measured next."""
+    """Return what ``problem`` wants measured next; ``None`` if nothing is left or nothing more is to be gained."""
     state = study.state(problem)
-    runnable = [(genes, m.drop.mean) for b, m in state.measured.items() if (genes := problem.genes_of(b)) is not None]
-    measured = np.array([genes for genes, _ in runnable], dtype=np.uint8).reshape(-1, len(problem.space.groups))
-    harms: NDArray[np.float64] = np.array([harm for _, harm in runnable], dtype=np.float64)
-    worst = max((m.drop.mean for m in state.measured.values()), default=0.0)
-    return propose(
-        problem,
-        measured=measured,
-        harms=harms,
-        loss_map=study.loss_map(state),
-        turn=turn,
-        harm_reference=max(_CARED_FOR * worst, 1e-9),
+    harms = {bits: result.drop.mean for bits, result in state.measured.items()}
+    worst = max(harms.values(), default=0.0)
+    proposal = problem.proposer.propose(
+        problem.belief(state.model, harms), turn=turn, harm_reference=max(CARED_FOR * worst, 1e-9)
     )
+    if proposal is None or proposal.gain < study.meter.budget.tolerance:
+        return None
+    return proposal.genes

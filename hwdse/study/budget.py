@@ -22,16 +22,22 @@ class Budget:
     seconds
         Time from the start of the exploration, with what earlier sessions of a resumed run spent on evaluations;
         ``None`` for no limit.
+    tolerance
+        A device is done once no configuration is expected to add more than this share of the box below the reference
+        to its front of quality and any one cost; 0 to spend the whole budget.
     """
 
     evaluations: int = 100
     seconds: float | None = None
+    tolerance: float = 0.0
 
     def __post_init__(self) -> None:
         if self.evaluations < 1:
             raise InputError(f"expected a budget of at least 1 evaluation, got {self.evaluations}")
         if self.seconds is not None and not (self.seconds > 0 and isfinite(self.seconds)):
             raise InputError(f"expected a budget of more than 0 seconds, a finite number, got {self.seconds}")
+        if not 0.0 <= self.tolerance < 1.0:
+            raise InputError(f"expected a tolerance from 0 to 1, got {self.tolerance}")
 
 
 class Meter:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -19,16 +18,14 @@ from hwdse.formats import Precision
 from hwdse.graph import LayerGraph
 from hwdse.hardware import HardwareProfile
 from hwdse.infeasible import Infeasible
-from hwdse.pareto import non_dominated, select_spread
-from hwdse.plugins import load_plugin
-from hwdse.search.protocol import GROUP as SEARCHERS
+from hwdse.search.adaptive import predicted_front
+from hwdse.search.propose import Belief, Proposer
+from hwdse.search.surrogate import Expectation, HarmModel
 from hwdse.space import DesignSpace
 
 __all__ = ["LOSS", "DeviceProblem", "Known", "device_space"]
 
 LOSS = Metric("loss_predicted", Reduction.SUM, "Loss (predicted)")
-_TABLE_EVALUATIONS = 4000
-_ARCHIVE = 1500
 
 Genes = NDArray[np.uint8]
 
@@ -103,8 +100,10 @@ class DeviceProblem:
         Columns of the costs that the front trades, in the user's order.
     limits
         Column to the most that fits the device's memories.
-    archive
-        ``(n, groups)``: the predicted front over loss and all objectives.
+    chosen
+        Index of each candidate among those of the scheme, ``(candidates,)``.
+    proposer
+        Proposes what to measure, from the predicted front on.
     infeasible
         What stands in the way, if nothing fits the device.
     warnings
@@ -116,7 +115,8 @@ class DeviceProblem:
     space: DesignSpace
     objectives: tuple[str, ...]
     limits: Mapping[str, float]
-    archive: Genes = field(init=False)
+    chosen: NDArray[np.int64]
+    proposer: Proposer = field(init=False)
     infeasible: Infeasible | None = None
     warnings: tuple[str, ...] = ()
     _known: dict[str, Known | None] = field(default_factory=dict, init=False, repr=False)
@@ -150,47 +150,26 @@ class DeviceProblem:
         loss
             The score whose sum over the groups predicts harm.
         """
-        chosen = [sensitivity.candidates.index(c) for c in space.candidates]
+        chosen = np.array([sensitivity.candidates.index(c) for c in space.candidates])
         space = space.with_metric(LOSS, sensitivity.scores[loss][:, chosen])
-        problem = cls(profile, graph, space, tuple(map(metric_column, costs)), memory_limits(profile))
+        problem = cls(profile, graph, space, tuple(map(metric_column, costs)), memory_limits(profile), chosen)
         problem._search(np.random.default_rng(seed), costs)
         return problem
 
     def _search(self, rng: np.random.Generator, names: Sequence[str]) -> None:
-        """Fill the archive: exact fronts of loss against each cost, and NSGA-II over all of them together."""
+        """Fill the archive, and say which objectives are one and the same."""
         sample = self.space.evaluate(self.space.random(256, rng))
         columns = [self.space.column(c) for c in self.objectives]
         self.warnings = collinear_pairs(sample[:, columns], list(names), device=self.profile.name)
-        found = [self.space.random(0, rng)]
-        for column in self.objectives:
-            if self.space.is_additive(column):
-                result = load_plugin(SEARCHERS, "exact")(self.space, (LOSS.name, column), rng=rng)
-                found.append(result.genes)
-        initial = np.concatenate(found)
-        initial = initial[self.fits(initial)]
-        if len(initial) > 400:
-            initial = initial[select_spread(self._points(initial), 400)]
-        result = load_plugin(SEARCHERS, "nsga2")(
-            self.space,
-            (LOSS.name, *self.objectives),
-            limits=self.limits,
-            evaluations=_TABLE_EVALUATIONS,
-            rng=rng,
-            initial=initial if len(initial) else None,
-        )
-        self.infeasible = result.infeasible
-        union = np.unique(np.concatenate([initial, result.genes.astype(initial.dtype)]), axis=0)
-        union = union[self.fits(union)]
-        if len(union):
-            union = union[non_dominated(self._points(union))]
-        if len(union) > _ARCHIVE:
-            union = union[np.sort(select_spread(self._points(union), _ARCHIVE))]
-        self.archive = union
+        columns_of_front = (LOSS.name, *self.objectives)
+        predicted = predicted_front(self.space, columns_of_front, limits=self.limits, rng=rng)
+        self.infeasible = predicted.infeasible
+        self.proposer = Proposer(self.space, columns_of_front, predicted.genes, self.fits)
 
-    def _points(self, genes: Genes) -> NDArray[np.float64]:
-        """Return predicted loss and objectives ``(n, 1 + objectives)``."""
-        values = self.space.evaluate(genes)
-        return values[:, [self.space.column(c) for c in (LOSS.name, *self.objectives)]]
+    @property
+    def archive(self) -> Genes:
+        """The predicted front over loss and all objectives, ``(n, groups)``."""
+        return self.proposer.archive
 
     @property
     def note(self) -> str:
@@ -217,11 +196,6 @@ class DeviceProblem:
         """Return one configuration's precisions by layer, separated by spaces."""
         return self.space.config(genes, self.graph).bits
 
-    def genes_of(self, bits: str) -> Genes | None:
-        """Return the genes of a configuration given by its bits; ``None`` if the device cannot run it."""
-        known = self.known(bits)
-        return None if known is None else known.genes
-
     def known(self, bits: str) -> Known | None:
         """Return genes and metrics of a configuration given by its bits; ``None`` if the device cannot run it."""
         if bits not in self._known:
@@ -244,14 +218,16 @@ class DeviceProblem:
             genes[g] = choice
         return genes
 
-    def anything(self, rng: np.random.Generator) -> Genes:
-        """Return configurations that fit, ``(n, groups)``: all of a small space, random ones of a large one."""
-        if self.space.size <= _TABLE_EVALUATIONS:
-            choices = [np.flatnonzero(row) for row in self.space.allowed]
-            genes = np.array(list(product(*choices)), dtype=np.uint8)
-        else:
-            genes = self.space.random(_TABLE_EVALUATIONS, rng)
-        return genes[self.fits(genes)]
+    def expect(self, model: HarmModel, genes: Genes) -> Expectation:
+        """Return the harm to expect of the device's ``genes`` ``(n, groups)`` under the model of its scheme."""
+        return model(self.chosen[genes])
+
+    def belief(self, model: HarmModel, measured: Mapping[str, float]) -> Belief:
+        """Return what the ``measured`` harms, by bits, say to this device; what it cannot run is known to the model."""
+        runnable = [(known.genes, harm) for bits, harm in measured.items() if (known := self.known(bits)) is not None]
+        genes = np.array([genes for genes, _ in runnable], dtype=np.uint8).reshape(-1, len(self.space.groups))
+        harms = np.array([harm for _, harm in runnable], dtype=np.float64)
+        return Belief(genes, harms, lambda asked: self.expect(model, asked), model.corrected[:, self.chosen])
 
     def uniforms(self) -> dict[str, Genes]:
         """Return the configurations in which every free group has the same precision and that fit, widest first."""

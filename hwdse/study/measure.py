@@ -13,6 +13,8 @@ from hwdse.evaluate import Evaluator, Interval, Key, Pool, Scores, mean_interval
 from hwdse.formats import Precision
 from hwdse.graph import BitConfig
 from hwdse.quantize.network import QuantizedNetwork
+from hwdse.search.adaptive import Learner
+from hwdse.search.surrogate import HarmModel
 
 __all__ = ["FULL_PRECISION", "Identity", "Measured", "SchemeState"]
 
@@ -69,18 +71,43 @@ class SchemeState:
         The quantized network.
     sensitivity
         Harm of every (group, candidate).
+    loss
+        The score whose sum over the groups predicts harm.
     measured
         Results by the configuration's bits, in the order of measuring.
     """
 
     network: QuantizedNetwork
     sensitivity: Sensitivity
+    loss: str = "kl"
     measured: dict[str, Measured] = field(default_factory=dict)
+    _learner: Learner = field(init=False, repr=False)
+    _model: HarmModel | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._learner = Learner(self.sensitivity.scores[self.loss])
 
     @property
     def key(self) -> str:
         """The scheme's key."""
         return self.network.scheme.key
+
+    @property
+    def model(self) -> HarmModel:
+        """What all measurements under this scheme say about harm; genes index the sensitivity's candidates."""
+        if self._model is None or len(self._model.harms) != len(self.measured):
+            index = {str(candidate): i for i, candidate in enumerate(self.sensitivity.candidates)}
+            layers = self.network.captured.layer_index
+            first = [layers[group.layers[0]] for group in self.network.captured.groups]
+            texts = [bits.split() for bits in self.measured]
+            genes = np.array([[index[text[i]] for i in first] for text in texts], dtype=np.uint8)
+            drops = [result.drop for result in self.measured.values()]
+            self._model = self._learner.model(
+                genes.reshape(-1, len(first)),
+                np.array([drop.mean for drop in drops]),
+                np.array([drop.standard_error for drop in drops]),
+            )
+        return self._model
 
 
 def parse_bits(layers: Mapping[str, int], bits: str) -> BitConfig:
@@ -132,6 +159,10 @@ class Laboratory:
             paired_interval(scores.per_sample, self.reference, may_count=may_count),
         )
         return scores.seconds, was_there
+
+    def scores(self, state: SchemeState, bits: str) -> NDArray[np.float32]:
+        """Return the scores per sample of a configuration that was measured under a scheme, ``(samples,)``."""
+        return self._scores(state.network, bits)[0].per_sample
 
     def _scores(self, network: QuantizedNetwork, bits: str) -> tuple[Scores, bool]:
         key = self.identity.key(network.scheme.key, bits)

@@ -276,7 +276,7 @@ def _states(
         chosen = [c for p in profiles if p.scheme == scheme for c in spaces[p.name].candidates]
         candidates = tuple(dict.fromkeys(chosen))
         sensitivity = _sensitivity(network, batches, candidates, loss=question.loss, folder=folder, progress=progress)
-        states[scheme.key] = SchemeState(network, sensitivity)
+        states[scheme.key] = SchemeState(network, sensitivity, question.loss)
     return states
 
 

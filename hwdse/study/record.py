@@ -71,8 +71,8 @@ class Recorder:
         for name, problem in study.problems.items():
             measured = study.measured(name)
             path = self._folder.path / name
-            loss_map = study.loss_map(study.state(problem)) if len(measured) else None
-            predicted = predicted_table(problem, loss_map=loss_map, full_precision=study.full_precision.mean)
+            model = study.state(problem).model if len(measured) else None
+            predicted = predicted_table(problem, model=model, full_precision=study.full_precision.mean)
             write_csv(path / "predicted.csv", predicted)
             # In this order: killed in between, every row of the front is still among the measured ones.
             write_csv(path / "measured.csv", measured)

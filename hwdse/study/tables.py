@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from hashlib import sha256
 from pathlib import Path
 
@@ -16,9 +16,9 @@ from hwdse.formats import Precision
 from hwdse.graph import LayerGraph
 from hwdse.pareto import non_dominated
 from hwdse.reason import reason_of
+from hwdse.search.surrogate import HarmModel
 from hwdse.study.device import LOSS, DeviceProblem
 from hwdse.study.measure import Measured
-from hwdse.study.propose import LossMap
 
 __all__ = [
     "config_id",
@@ -30,6 +30,8 @@ __all__ = [
     "predicted_table",
     "sensitivity_table",
 ]
+
+_Z = 1.96
 
 
 def config_id(bits: str) -> str:
@@ -135,13 +137,22 @@ def costs_table(problem: DeviceProblem) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def measured_table(problem: DeviceProblem, measured: Mapping[str, Measured], *, quality: str) -> pd.DataFrame:
-    """Return one row per measured configuration that the device can run, in the order of measuring."""
+def measured_table(
+    problem: DeviceProblem,
+    measured: Mapping[str, Measured],
+    *,
+    quality: str,
+    near_front: Collection[str] = (),
+) -> pd.DataFrame:
+    """Return one row per measured configuration that the device can run, in the order of measuring.
+
+    ``within_noise`` says yes for the bits in ``near_front``: off the front, but not significantly.
+    """
     columns = [c for c in problem.space.columns if c != LOSS.name]
     prefix, drop = f"{quality}_measured", f"{quality}_drop_measured"
     names = ["config_id", "bits", *columns]
     names += [prefix, f"{prefix}_low", f"{prefix}_high", drop, f"{drop}_low", f"{drop}_high"]
-    names += ["samples", LOSS.name, "uniform"]
+    names += ["samples", LOSS.name, "uniform", "within_noise"]
     uniform = {problem.bits(genes): name for name, genes in problem.uniforms().items()}
     rows = []
     for bits, result in measured.items():
@@ -155,6 +166,7 @@ def measured_table(problem: DeviceProblem, measured: Mapping[str, Measured], *, 
                 *(result.quality.mean, result.quality.low, result.quality.high),
                 *(result.drop.mean, result.drop.low, result.drop.high),
                 *(result.quality.samples, costs[LOSS.name], uniform.get(bits, "")),
+                "yes" if bits in near_front else "",
             ]
         )
     return pd.DataFrame(rows, columns=names)
@@ -162,7 +174,7 @@ def measured_table(problem: DeviceProblem, measured: Mapping[str, Measured], *, 
 
 def front_table(problem: DeviceProblem, measured: pd.DataFrame, *, quality: str) -> pd.DataFrame:
     """Return the rows of a measured table that no other row dominates, cheapest first."""
-    kept = measured.drop(columns=[LOSS.name, "uniform"])
+    kept = measured.drop(columns=[LOSS.name, "uniform", "within_noise"])
     if not len(kept):
         return kept
     losses = np.column_stack(
@@ -173,15 +185,18 @@ def front_table(problem: DeviceProblem, measured: pd.DataFrame, *, quality: str)
     return front.sort_values(order, kind="stable").reset_index(drop=True)
 
 
-def predicted_table(problem: DeviceProblem, *, loss_map: LossMap | None, full_precision: float) -> pd.DataFrame:
-    """Return the predicted front with its costs, and the quality that the measurements so far let expect."""
+def predicted_table(problem: DeviceProblem, *, model: HarmModel | None, full_precision: float) -> pd.DataFrame:
+    """Return the predicted front with its costs, and the quality that the measurements so far let expect.
+
+    ``quality_predicted`` is a median with its 95 % interval; NaN while nothing is measured.
+    """
     columns = list(problem.space.columns)
+    names = ["quality_predicted", "quality_predicted_low", "quality_predicted_high"]
     if not len(problem.archive):
-        return pd.DataFrame(columns=["bits", *columns, "quality_predicted"])
+        return pd.DataFrame(columns=["bits", *columns, *names])
     table = pd.DataFrame(problem.space.evaluate(problem.archive), columns=columns)
     table.insert(0, "bits", [problem.bits(genes) for genes in problem.archive])
-    expected = np.full(len(table), np.nan)
-    if loss_map is not None:
-        expected = full_precision - loss_map(table[LOSS.name].to_numpy(dtype=np.float64))
-    table["quality_predicted"] = expected
+    expected = None if model is None else problem.expect(model, problem.archive)
+    for name, sds in zip(names, (0.0, _Z, -_Z), strict=True):
+        table[name] = np.nan if expected is None else full_precision - expected.quantile(sds)
     return table

@@ -57,6 +57,7 @@ def configurations(rng: np.random.Generator, layers: pd.DataFrame, *, count: int
     table["activation_kib"] = 32.0
     table["loss_predicted"] = loss
     table["uniform"] = [*PRECISIONS, *[""] * (count - len(PRECISIONS))]
+    table["within_noise"] = ["yes" if i % 7 == 5 else "" for i in range(count)]
     noise = rng.normal(0, 0.002, count)
     if quality == "kl":
         value, full = 5 * loss**2 + 1e-4 * rng.uniform(1, 2, count), 0.0
@@ -75,7 +76,11 @@ def write_device(
 ):
     sign = 1.0 if quality == "kl" else -1.0
     objectives = measured[list(costs)].assign(quality=sign * measured[f"{quality}_measured"]).to_numpy()
-    front = measured[non_dominated(objectives)].sort_values(costs[0]).drop(columns=["uniform", "loss_predicted"])
+    front = (
+        measured[non_dominated(objectives)]
+        .sort_values(costs[0])
+        .drop(columns=["uniform", "within_noise", "loss_predicted"])
+    )
     folder.mkdir()
     front.head(len(front) if points is None else points).to_csv(folder / "front.csv", index=False)
     measured.to_csv(folder / "measured.csv", index=False)

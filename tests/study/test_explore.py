@@ -79,7 +79,7 @@ def test_devices_of_one_scheme_share_every_evaluation(start, scored, tmp_path):
     assert len(pool) == 25
     for name, problem in study.problems.items():
         runnable = [
-            bits for key, bits in scored if key == keys[name] and bits != "fp32" and problem.genes_of(bits) is not None
+            bits for key, bits in scored if key == keys[name] and bits != "fp32" and problem.known(bits) is not None
         ]
         assert list(study.measured(name)["bits"]) == runnable
     shared = set(study.measured("mpic")["bits"]) & set(study.measured("nvidia_t4")["bits"])

@@ -1,0 +1,198 @@
+"""Which configuration to measure next: the one that promises to add most to a measured front."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwdse.cost.table import Metric, Reduction
+from hwdse.pareto import non_dominated
+from hwdse.search import exact
+from hwdse.search.acquire import expected_improvement
+from hwdse.search.surrogate import Expectation
+from hwdse.space import DesignSpace
+
+__all__ = ["CARED_FOR", "Belief", "Proposal", "Proposer"]
+
+Floats = NDArray[np.float64]
+Genes = NDArray[np.uint8]
+
+CARED_FOR = 0.3
+"""Share of the worst measured harm beyond which nobody cares for a configuration."""
+
+_NOTHING = 1e-9
+_BEYOND = 1.05
+"""The reference lies this far beyond the largest cost."""
+
+_CLIMBERS, _CLIMBS = 20, 3
+_WHOLE_SPACE = 4000
+_FRESH_GROWTH = 1.1
+_CORRECTED = Metric("loss_corrected", Reduction.SUM, "Loss (corrected)")
+
+
+@dataclass(frozen=True)
+class Belief:
+    """What is known of harm before the next measurement.
+
+    Attributes
+    ----------
+    measured, harms
+        ``(n, groups)`` and ``(n,)``.
+    expect
+        Harm to expect of genes.
+    corrected
+        Sensitivities with what was learned of them, ``(groups, candidates)``.
+    """
+
+    measured: Genes
+    harms: Floats
+    expect: Callable[[Genes], Expectation]
+    corrected: Floats
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What to measure next.
+
+    Attributes
+    ----------
+    genes
+        ``(groups,)``.
+    gain
+        The most hypervolume of harm and one cost that any candidate is expected to add, over all costs, as a share of
+        the box below the reference.
+    """
+
+    genes: Genes
+    gain: float
+
+
+@dataclass
+class Proposer:
+    """Proposals for one design space.
+
+    Candidates are the front as it was predicted, the front as it is predicted with what was learned, and all
+    configurations that differ from a measured front in one group; anything else once those are measured. Their worth is
+    the expected hypervolume that they add to harm and one cost; from the best, it is climbed to better ones a group at
+    a time. The costs take turns.
+
+    Attributes
+    ----------
+    space
+        The design space.
+    objectives
+        The predicted loss and the costs, columns of the space.
+    archive
+        Predicted front, ``(n, groups)``.
+    fits
+        True for each of genes ``(n, groups)`` that may be proposed.
+    """
+
+    space: DesignSpace
+    objectives: Sequence[str]
+    archive: Genes
+    fits: Callable[[Genes], NDArray[np.bool_]]
+    _fresh: Genes = field(init=False, repr=False)
+    _fresh_from: int = field(default=0, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._fresh = np.zeros((0, len(self.space.groups)), dtype=np.uint8)
+
+    def propose(self, belief: Belief, *, turn: int, harm_reference: float) -> Proposal | None:
+        """Return what to measure next, or ``None`` if nothing new is left.
+
+        Parameters
+        ----------
+        belief
+            What is known.
+        turn
+            Counts the proposals for this space; the costs take turns.
+        harm_reference
+            Harm beyond which nobody cares for a configuration.
+        """
+        candidates = self._candidates(belief)
+        if not len(candidates):
+            candidates = self._new(belief.measured, self.anything(np.random.default_rng(turn)))
+        if not len(candidates):
+            return None
+        worth = [self._worth(belief, name, candidates, harm_reference) for name in self.objectives[1:]]
+        most = max(gain for _, gain in worth)
+        for shift in range(len(worth)):
+            genes, gain = worth[(turn + shift) % len(worth)]
+            if gain > _NOTHING:
+                return Proposal(genes, most)
+        # Nothing promises anything: the one that is known least.
+        return Proposal(candidates[int(np.argmax(belief.expect(candidates).sd))], most)
+
+    def _worth(self, belief: Belief, cost: str, candidates: Genes, harm_reference: float) -> tuple[Genes, float]:
+        """Return what promises most in harm and one cost, of the candidates and what is near the best, and its gain."""
+        column = self.space.column(cost)
+        known = self.space.evaluate(belief.measured)[:, column]
+        largest = max(self.space.evaluate(candidates)[:, column].max(), known.max(initial=0.0))
+        reference = np.array([_BEYOND * largest, harm_reference])
+        front = np.stack([known, belief.harms], axis=1)
+
+        def gains(genes: Genes) -> Floats:
+            costs = self.space.evaluate(genes)[:, column]
+            return np.asarray(expected_improvement(costs, belief.expect(genes), front, reference) / reference.prod())
+
+        genes, gain = candidates, gains(candidates)
+        for _ in range(_CLIMBS):
+            kept = np.argsort(-gain, kind="stable")[:_CLIMBERS]
+            genes, gain = genes[kept], gain[kept]
+            near = self._new(np.concatenate([belief.measured, genes]), neighbours(self.space, genes))
+            if not len(near):
+                break
+            genes, gain = np.concatenate([genes, near]), np.concatenate([gain, gains(near)])
+        best = int(np.argmax(gain))
+        return genes[best], float(gain[best])
+
+    def anything(self, rng: np.random.Generator) -> Genes:
+        """Return configurations that fit, ``(n, groups)``: all of a small space, random ones of a large one."""
+        if self.space.size <= _WHOLE_SPACE:
+            choices = [np.flatnonzero(row) for row in self.space.allowed]
+            genes = np.array(list(product(*choices)), dtype=np.uint8)
+        else:
+            genes = self.space.random(_WHOLE_SPACE, rng)
+        return genes[self.fits(genes)]
+
+    def _candidates(self, belief: Belief) -> Genes:
+        """Return unmeasured candidates ``(n, groups)``."""
+        measured = belief.measured
+        found = [self.archive]
+        if len(measured):
+            known = self.space.evaluate(measured)
+            costs = known[:, [self.space.column(c) for c in self.objectives[1:]]]
+            front = non_dominated(np.column_stack([belief.harms, costs]))
+            if len(measured) > _FRESH_GROWTH * self._fresh_from:
+                self._fresh, self._fresh_from = self._corrected_front(belief.corrected), len(measured)
+            found += [self._fresh, neighbours(self.space, measured[front])]
+        return self._new(measured, np.concatenate(found))
+
+    def _new(self, measured: Genes, genes: Genes) -> Genes:
+        """Return the ``genes`` that fit and are not among the ``measured``, each configuration once."""
+        _, first = np.unique(np.concatenate([measured, genes]), axis=0, return_index=True)
+        new = genes[np.sort(first[first >= len(measured)]) - len(measured)]
+        return new[self.fits(new)]
+
+    def _corrected_front(self, corrected: Floats) -> Genes:
+        """Return the exact fronts of the corrected loss and each additive cost."""
+        space = self.space.with_metric(_CORRECTED, corrected)
+        costs = [column for column in self.objectives[1:] if space.is_additive(column)]
+        found = [exact.search(space, (_CORRECTED.name, column)).genes for column in costs]
+        return np.concatenate([self._fresh[:0], *found])
+
+
+def neighbours(space: DesignSpace, genes: Genes) -> Genes:
+    """Return all configurations that differ from one of ``genes`` ``(n, groups)`` in one group, with repetitions."""
+    found = [genes[:0]]
+    for group, allowed in enumerate(space.allowed):
+        for choice in np.flatnonzero(allowed):
+            near = genes[genes[:, group] != choice]
+            near[:, group] = choice
+            found.append(near)
+    return np.concatenate(found)
