@@ -14,14 +14,11 @@ from hwdse.capture import Capture
 from hwdse.errors import InputError
 from hwdse.formats import FP32, NumberFormat, Precision, Scheme
 from hwdse.graph import BitConfig, Layer
-from hwdse.quantize.program import Program
+from hwdse.quantize.program import IMAGES, Program
 from hwdse.quantize.quantizer import Quantizer, activation_quantizer
 from hwdse.quantize.weights import quantize_weight
 
 __all__ = ["QuantizedNetwork", "Recipe", "Setting", "observe"]
-
-IMAGES = 4
-"""Axes of a batch of images: samples, channels, height, width."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -24,6 +25,9 @@ from hwdse.quantize.quantizer import Quantizer
 __all__ = ["Program", "Step"]
 
 _RESHAPES = {"view", "_unsafe_view"}
+IMAGES = 4
+"""Axes of a batch of images: samples, channels, height, width."""
+
 _CHECKS = {"_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for_size"}
 
 Environment = list[Any]
@@ -149,7 +153,13 @@ class Program:
     def result(self, values: Environment) -> Any:
         """Return the model's output, in its own structure."""
         flat = [_value(o, values) for o in self.outputs]
-        return pytree.tree_unflatten(flat, self.captured.program.call_spec.out_spec)
+        return pytree.tree_unflatten(flat, self._structure)
+
+    @cached_property
+    def _structure(self) -> pytree.TreeSpec:
+        """How the outputs are put together; the exporter takes long to say."""
+        structure: pytree.TreeSpec = self.captured.program.call_spec.out_spec
+        return structure
 
     @classmethod
     def of(cls, captured: Capture) -> Program:
@@ -177,8 +187,18 @@ def _second_position(step: Step) -> int:
 
 
 def channels_last(tensor: torch.Tensor) -> torch.Tensor:
-    """Return ``tensor`` with its channels innermost if it is a batch of images."""
-    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+    """Return ``tensor`` with its channels innermost if it is a batch of images.
+
+    One channel is contiguous either way; its strides are those of many, or operators would take it for channels first
+    and leave all that follows so.
+    """
+    if tensor.ndim != IMAGES:
+        return tensor
+    innermost = tensor.contiguous(memory_format=torch.channels_last)
+    height, width = tensor.shape[2:]
+    if tensor.shape[1] > 1:
+        return innermost
+    return innermost.as_strided(tensor.shape, (height * width, 1, width, 1))
 
 
 class _Compiler:
