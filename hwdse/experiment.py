@@ -123,6 +123,7 @@ class BudgetSection(_Section):
 
     evaluations: int = Field(default=100, ge=1)
     seconds: float | None = Field(default=None, gt=0)
+    tolerance: float = Field(default=0.0, ge=0, lt=1)
 
     @field_validator("seconds", mode="before")
     @classmethod

@@ -18,7 +18,10 @@ from hwdse.plugins import load_plugin, plugin_names
 GROUPS = {
     "hwdse.calibrators": {"minmax", "mse", "percentile"},
     "hwdse.sensitivities": {"kl", "sqnr_db"},
-    "hwdse.searchers": {"exact", "greedy", "greedy_sensitivity", "hull", "milp", "nsga2", "random"},
+    "hwdse.searchers": {
+        *("adaptive", "annealing", "exact", "gp", "greedy", "greedy_sensitivity"),
+        *("hull", "milp", "nsga2", "nsga3", "random", "tpe"),
+    },
     "hwdse.cost_models": {"activation_kib", "bops_g", "energy_mj", "latency_ms", "memory_kib", "size_kib"},
 }
 

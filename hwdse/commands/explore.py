@@ -98,6 +98,8 @@ def _show(study: Study, out: Path, picks: list[dict[str, Any]]) -> None:
     show_picks(out, picks)
     shared = ", ".join(f"{len(state.measured)} under {key}" for key, state in study.prepared.states.items())
     CONSOLE.print(f"{study.meter.evaluations} evaluations in {study.meter.seconds:.0f} s ({shared})", markup=False)
+    runnable = ", ".join(f"{name} {len(study.measured(name))}" for name in study.problems)
+    CONSOLE.print(f"of these, by device that can run them: {runnable}", markup=False)
     CONSOLE.print(f"run folder: {out}", markup=False, soft_wrap=True)
     CONSOLE.print(f"figures: {out / 'figures'}", markup=False, soft_wrap=True)
 
@@ -107,4 +109,5 @@ def _budget(experiment: Experiment, options: Options) -> Budget:
     return Budget(
         evaluations=experiment.budget.evaluations if options.evaluations is None else options.evaluations,
         seconds=experiment.budget.seconds if options.seconds is None else options.seconds,
+        tolerance=experiment.budget.tolerance,
     )

@@ -120,7 +120,7 @@ def _last_fit(n: int) -> int:
     """Return the largest number up to ``n`` at which the priors are found anew.
 
     >>> [_last_fit(n) for n in (0, 7, 20, 21, 22, 23, 24, 100)]
-    [0, 7, 20, 20, 22, 22, 24, 92]
+    [0, 7, 20, 20, 22, 22, 24, 94]
     """
     if n <= _FEW:
         return n

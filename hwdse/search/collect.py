@@ -24,6 +24,7 @@ def collect(
     objectives: Sequence[str],
     genes: NDArray[np.integer],
     *,
+    metrics: NDArray[np.float64] | None = None,
     limits: Sequence[Limit] = (),
     evaluations: int = 0,
     exact: bool = False,
@@ -31,9 +32,15 @@ def collect(
 ) -> SearchResult:
     """Return the front of ``genes`` ``(n, groups)`` within ``limits``, cheapest last objective first.
 
-    If none of them is within the limits, and the limited metrics add up, integer programs settle it: what they find
-    is returned, and what they cannot find is explained by their optima. Otherwise the explanation is the best among
-    ``genes``.
+    If none of them is within the limits, and the limited metrics add up or ``exact`` is claimed, integer programs
+    settle it: what they find is returned, and what they cannot find is explained by their optima. Otherwise the
+    explanation is the best among ``genes``.
+
+    Parameters
+    ----------
+    metrics
+        ``(n, metrics)`` with a measured first objective; ``None`` looks everything up. Programs know nothing of what
+        is measured, so then only ``genes`` count.
 
     Raises
     ------
@@ -41,23 +48,31 @@ def collect(
         If an objective is unknown or a gene is not allowed.
     """
     columns = as_columns(space, objectives)
-    metrics = space.evaluate(genes)
-    if not within(space, limits, metrics).any() and all(space.is_additive(limit.column) for limit in limits):
+    measured = metrics is not None
+    values = space.evaluate(genes) if metrics is None else metrics
+    whole = len(genes) == space.size
+    solvable = not measured and (exact or all(space.is_additive(limit.column) for limit in limits))
+    if solvable and not whole and not within(space, limits, values).any():
         genes = np.concatenate([genes, _extremes(space, limits)])
-        metrics = space.evaluate(genes)
-    kept = np.flatnonzero(within(space, limits, metrics))
+        values = space.evaluate(genes)
+    kept = np.flatnonzero(within(space, limits, values))
     if len(kept) == 0:
-        infeasible = explain(limits, limited(space, limits, metrics), reach=space.reach())
+        known = limited(space, limits, values)
+        reach = space.reach()
+        if measured:
+            del reach[objectives[0]]
+        if solvable or whole:  # then the best that is known is the best there is
+            reach |= {limit.column: float(best) for limit, best in zip(limits, known.min(axis=0), strict=True)}
         return SearchResult(
             np.empty((0, len(space.groups)), dtype=np.uint8), np.empty((0, len(columns))), evaluations, exact,
-            0.0 if exact else tolerance, infeasible,
+            0.0 if exact else tolerance, explain(limits, known, reach=reach),
         )  # fmt: skip
-    values = metrics[kept][:, columns]
-    front = np.flatnonzero(non_dominated(values))
-    front = front[np.lexsort(values[front].T)]
+    points = values[kept][:, columns]
+    front = np.flatnonzero(non_dominated(points))
+    front = front[np.lexsort(points[front].T)]
     return SearchResult(
         genes=np.asarray(genes)[kept[front]].astype(np.uint8),
-        values=values[front],
+        values=points[front],
         evaluations=evaluations,
         exact=exact,
         tolerance=0.0 if exact else tolerance,

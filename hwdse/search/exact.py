@@ -1,7 +1,9 @@
-"""The whole front of two additive objectives, by dynamic programming over Pareto lists.
+"""The whole front of two objectives, by dynamic programming over Pareto lists where everything adds up.
 
 Groups are added one at a time: every partial configuration on the list is extended by every candidate, and what is
-dominated is dropped, since whatever completes it completes the dominating one as well. [NemhauserUllmann1969]_
+dominated is dropped, since whatever completes it completes the dominating one as well. [NemhauserUllmann1969]_ Costs
+between pairs of groups, largest sums and limits on further metrics go to the integer programs of
+:mod:`hwdse.search.milp`.
 """
 
 from __future__ import annotations
@@ -17,9 +19,9 @@ from hwdse.errors import InputError
 from hwdse.infeasible import Limit
 from hwdse.search import milp
 from hwdse.search.collect import collect
-from hwdse.search.integer_program import cheapest, require_additive
+from hwdse.search.integer_program import cheapest
 from hwdse.search.limits import as_columns, as_limits
-from hwdse.search.protocol import SearchResult
+from hwdse.search.protocol import Measure, SearchResult, refuse_measure
 from hwdse.space import DesignSpace
 
 __all__ = ["search"]
@@ -37,23 +39,25 @@ def search(
     evaluations: int = 0,
     rng: np.random.Generator | None = None,
     initial: NDArray[np.integer] | None = None,
+    measure: Measure | None = None,
 ) -> SearchResult:
-    """Return the whole front over one or two additive objectives; see :class:`~hwdse.search.protocol.Searcher`.
+    """Return the whole front over one or two objectives; see :class:`~hwdse.search.protocol.Searcher`.
 
-    Costs that differ by less than 1e-12 of their range count as equal. Limits on metrics that are not objectives go
-    to the integer program of :mod:`hwdse.search.milp`. ``evaluations``, ``rng`` and ``initial`` are not needed.
+    Costs that differ by less than 1e-12 of their range count as equal (1e-8 where integer programs are needed, whose
+    number is ``evaluations``). ``rng`` and ``initial`` are not needed.
 
     Raises
     ------
     InputError
-        If there are more than two objectives, or a metric does not add up over groups.
+        If there are more than two objectives, a metric is unknown, or a measure is given.
     """
+    refuse_measure(measure, "exact")
     columns = as_columns(space, objectives)
     bounds = as_limits(space, limits)
     if len(columns) > 2:
         raise InputError(f"expected 1 or 2 objectives, got {len(columns)} ({', '.join(objectives)}); use nsga2")
-    require_additive(space, [*objectives, *(bound.column for bound in bounds)])
-    if any(bound.column not in objectives for bound in bounds) or len(columns) == 1:
+    further = any(bound.column not in objectives for bound in bounds)
+    if further or len(columns) == 1 or not all(map(space.is_additive, objectives)):
         return milp.search(space, objectives, limits=limits, evaluations=evaluations, rng=rng, initial=initial)
     harm, cost = (_Axis.of(space, column, bounds) for column in columns)
     genes, width = _front(harm, cost, space.allowed)

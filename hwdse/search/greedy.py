@@ -17,7 +17,7 @@ from hwdse.errors import InputError
 from hwdse.search.collect import collect
 from hwdse.search.hull import additive_part
 from hwdse.search.limits import as_columns, as_limits
-from hwdse.search.protocol import SearchResult
+from hwdse.search.protocol import Measure, SearchResult, refuse_measure
 from hwdse.space import DesignSpace
 
 __all__ = ["Order", "last_meeting", "search", "search_by_sensitivity", "walk"]
@@ -33,6 +33,7 @@ def search(
     evaluations: int = 0,
     rng: np.random.Generator | None = None,
     initial: NDArray[np.integer] | None = None,
+    measure: Measure | None = None,
     order: Order = "harm_per_cost",
 ) -> SearchResult:
     """Return the non-dominated points of a greedy walk; see :class:`~hwdse.search.protocol.Searcher`.
@@ -48,9 +49,10 @@ def search(
     Raises
     ------
     InputError
-        If there are fewer than two objectives, a metric is unknown, or the order is.
+        If there are fewer than two objectives, a metric or the order is unknown, or a measure is given.
     """
     del evaluations, rng, initial  # part of every searcher's signature; the walk follows from the tables
+    refuse_measure(measure, "greedy")
     bounds = as_limits(space, limits)
     genes, evaluated = walk(space, objectives, order=order)
     return collect(space, objectives, genes, limits=bounds, evaluations=evaluated)
@@ -64,10 +66,18 @@ def search_by_sensitivity(
     evaluations: int = 0,
     rng: np.random.Generator | None = None,
     initial: NDArray[np.integer] | None = None,
+    measure: Measure | None = None,
 ) -> SearchResult:
     """Return the non-dominated points of the published list, :func:`search` with ``order="sensitivity"``."""
     return search(
-        space, objectives, limits=limits, evaluations=evaluations, rng=rng, initial=initial, order="sensitivity"
+        space,
+        objectives,
+        limits=limits,
+        evaluations=evaluations,
+        rng=rng,
+        initial=initial,
+        measure=measure,
+        order="sensitivity",
     )
 
 

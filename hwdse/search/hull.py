@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hwdse.search.collect import collect
 from hwdse.search.limits import as_columns, as_limits
-from hwdse.search.protocol import SearchResult
+from hwdse.search.protocol import Measure, SearchResult, refuse_measure
 from hwdse.space import DesignSpace
 
 __all__ = ["additive_part", "hull_genes", "search"]
@@ -31,6 +31,7 @@ def search(
     evaluations: int = 0,
     rng: np.random.Generator | None = None,
     initial: NDArray[np.integer] | None = None,
+    measure: Measure | None = None,
 ) -> SearchResult:
     """Return the corners of the front's convex hull; see :class:`~hwdse.search.protocol.Searcher`.
 
@@ -40,9 +41,10 @@ def search(
     Raises
     ------
     InputError
-        If a metric is unknown.
+        If a metric is unknown, or a measure is given.
     """
     del evaluations, rng, initial  # part of every searcher's signature; the hull follows from the tables
+    refuse_measure(measure, "hull")
     bounds = as_limits(space, limits)
     genes = hull_genes(space, objectives)
     return collect(space, objectives, genes, limits=bounds, evaluations=len(genes))

@@ -1,38 +1,32 @@
-"""One optimum under several limits: a one-hot integer program over additive metrics, solved by HiGHS."""
+"""One optimum under several limits: a one-hot integer program over the tables, solved by HiGHS.
+
+A choice is a binary variable. What two groups cost together has a variable per pair of their choices, tied to both
+by its row and column sums, so that it is 0 or 1 wherever the choices are [Sherali1990]_. A largest of several sums is
+limited by limiting every one of them, and minimised as a further variable that none of them exceeds.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, milp
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, vstack
 
 from hwdse.errors import InputError
 from hwdse.infeasible import Limit
 from hwdse.search.limits import within
 from hwdse.space import DesignSpace
 
-__all__ = ["cheapest", "metric_span", "require_additive"]
+__all__ = ["cheapest", "metric_span"]
 
-SPAN = 1e4  # every row is scaled to this range, so that the solver's absolute tolerance of 1e-6 is 1e-10 of it
+SPAN = 1e4  # every metric is scaled to this range, so that the solver's absolute tolerance of 1e-6 is 1e-10 of it
 CUTS = 8  # configurations refused one by one before the limits are tightened instead
 OPTIMAL, INFEASIBLE = 0, 2
 
-
-def require_additive(space: DesignSpace, metrics: Sequence[str]) -> None:
-    """Check that every metric is a plain sum over groups.
-
-    Raises
-    ------
-    InputError
-        If one is not, or is unknown.
-    """
-    for name in metrics:
-        if not space.is_additive(name):
-            kind = "a maximum over sets" if name in space.peaks else "costs between pairs of groups"
-            raise InputError(f"expected metrics that add up over groups, got {name} with {kind}; use nsga2")
+Vector = NDArray[np.float64]
 
 
 def cheapest(space: DesignSpace, metric: str, limits: Sequence[Limit] = ()) -> NDArray[np.uint8] | None:
@@ -45,32 +39,39 @@ def cheapest(space: DesignSpace, metric: str, limits: Sequence[Limit] = ()) -> N
     Raises
     ------
     InputError
-        If a metric does not add up over groups, or the solver stops without an answer.
+        If a metric is unknown, or the solver stops without an answer.
     """
-    require_additive(space, [metric, *(limit.column for limit in limits)])
-    groups, candidates = np.nonzero(space.allowed)
-    one_each = csr_array((np.ones(len(groups)), (groups, np.arange(len(groups)))))
-    rows = [_scaled_row(space, limit) for limit in limits]
-    objective, _ = _scaled(space, metric)
-    refused: list[NDArray[np.float64]] = []
+    choices = _Choices.of(space, metric, [limit.column for limit in limits])
+    objective, largest = choices.objective(_Sums.of(choices, metric))
+    rows = [_Sums.of(choices, limit.column).within(limit.value) for limit in limits]
+    refused: list[Vector] = []
     while True:
-        constraints = [LinearConstraint(one_each, 1, 1)]
         tighter = 0.0 if len(refused) <= CUTS else 1e-9 * SPAN * 10.0 ** (len(refused) - CUTS - 1)
+        constraints = [*choices.constraints(), *largest]
         constraints += [LinearConstraint(row, -np.inf, bound - tighter) for row, bound in rows]
         constraints += [LinearConstraint(cut[None], -np.inf, len(space.groups) - 1) for cut in refused[:CUTS]]
-        result = _solve(objective, constraints)
+        result = _solve(objective, choices.integrality, choices.bounds, constraints)
         if result.status == INFEASIBLE:
             return None
         if result.status != OPTIMAL:
             raise InputError(f"expected the integer program over {metric} to be solved, got: {result.message}")
-        chosen = np.asarray(result.x) > 0.5
-        genes = candidates[chosen].astype(np.uint8)  # entries are sorted by group, one per group is chosen
+        chosen = np.asarray(result.x)[: len(choices.candidates)] > 0.5
+        genes = choices.candidates[chosen].astype(np.uint8)  # entries are sorted by group, one per group is chosen
         if within(space, limits, space.evaluate(genes[None]))[0]:
             return genes
-        refused.append(chosen.astype(np.float64))
+        cut = np.zeros(len(objective))
+        cut[: len(chosen)] = chosen
+        refused.append(cut)
 
 
-def _solve(objective: NDArray[np.float64], constraints: list[LinearConstraint]) -> OptimizeResult:
+def metric_span(space: DesignSpace, metric: str) -> float:
+    """Return the largest value of a metric less the smallest, every term for itself: at least the true range."""
+    return _Sums.of(_Choices.of(space, metric), metric).span
+
+
+def _solve(
+    objective: Vector, integrality: NDArray[np.int64], bounds: Bounds, constraints: list[LinearConstraint]
+) -> OptimizeResult:
     """Return the solver's result.
 
     Presolve is the second choice only: with it HiGHS called 16 of 6,000 programs infeasible that enumeration solved,
@@ -79,8 +80,8 @@ def _solve(objective: NDArray[np.float64], constraints: list[LinearConstraint]) 
     for presolve in (False, True):
         result = milp(
             objective,
-            integrality=np.ones(len(objective), dtype=np.int64),
-            bounds=Bounds(0, 1),
+            integrality=integrality,
+            bounds=bounds,
             constraints=constraints,
             options={"mip_rel_gap": 0.0, "presolve": presolve},
         )
@@ -89,25 +90,124 @@ def _solve(objective: NDArray[np.float64], constraints: list[LinearConstraint]) 
     return result
 
 
-def metric_span(space: DesignSpace, metric: str) -> float:
-    """Return the largest value of an additive metric less the smallest."""
-    costs = space.unary[..., space.column(metric)]
-    high, low = (np.where(space.allowed, costs, bound) for bound in (-np.inf, np.inf))
-    return float((high.max(axis=1) - low.min(axis=1)).sum())
+@dataclass(frozen=True, eq=False)
+class _Choices:
+    """The variables: allowed entries, then allowed pairs of the edges that matter, then a largest sum to minimise.
+
+    ``groups`` and ``candidates`` are ``(entries,)``; ``edges`` are row numbers of the space's edges, each with its
+    pairs of candidates ``(pairs, 2)``; ``peak`` says whether there is a largest sum.
+    """
+
+    space: DesignSpace
+    groups: NDArray[np.intp]
+    candidates: NDArray[np.intp]
+    edges: tuple[int, ...]
+    pairs: tuple[NDArray[np.intp], ...]
+    peak: bool
+
+    @classmethod
+    def of(cls, space: DesignSpace, metric: str, limited: Sequence[str] = ()) -> _Choices:
+        """Return the variables that decide the metric to minimise and those that are limited."""
+        columns = [space.column(name) for name in (metric, *limited)]
+        groups, candidates = np.nonzero(space.allowed)
+        edges = tuple(int(e) for e in np.flatnonzero(space.pairwise[..., columns].any(axis=(1, 2, 3))))
+        pairs = tuple(
+            np.argwhere(space.allowed[a][:, None] & space.allowed[b][None]) for a, b in space.edges[list(edges)]
+        )
+        return cls(space, groups, candidates, edges, pairs, metric in space.peaks)
+
+    @property
+    def size(self) -> int:
+        """Number of variables."""
+        return len(self.groups) + sum(map(len, self.pairs)) + self.peak
+
+    @property
+    def integrality(self) -> NDArray[np.int64]:
+        """1 for choices and pairs.
+
+        Pairs follow from the choices, but told so, HiGHS solves a linear program after the fact, prints that it does,
+        and loses solutions whose limit is 1e-9 of the range away.
+        """
+        kinds = np.ones(self.size, dtype=np.int64)
+        if self.peak:
+            kinds[-1] = 0
+        return kinds
+
+    @property
+    def bounds(self) -> Bounds:
+        """Choices and pairs are 0 to 1, the largest sum is free."""
+        low, high = np.zeros(self.size), np.ones(self.size)
+        if self.peak:
+            low[-1], high[-1] = -np.inf, np.inf
+        return Bounds(low, high)
+
+    def constraints(self) -> list[LinearConstraint]:
+        """Return that every group chooses once, and that pairs agree with the choices at both ends."""
+        entries = len(self.groups)
+        row_of = np.full(self.space.allowed.shape, -1)
+        row_of[self.groups, self.candidates] = np.arange(entries)
+        one_each = csr_array((np.ones(entries), (self.groups, np.arange(entries))), shape=(len(row_of), self.size))
+        agree = []
+        start = entries
+        for (a, b), pairs in zip(self.space.edges[list(self.edges)], self.pairs, strict=True):
+            variables = np.arange(start, start + len(pairs))
+            for group, own in ((a, pairs[:, 0]), (b, pairs[:, 1])):
+                chosen, row = np.unique(own, return_inverse=True)
+                sums = csr_array((np.ones(len(pairs)), (row, variables)), shape=(len(chosen), self.size))
+                column = row_of[group, chosen]
+                agree.append(
+                    sums - csr_array((np.ones(len(chosen)), (np.arange(len(chosen)), column)), shape=sums.shape)
+                )
+            start += len(pairs)
+        ties = [LinearConstraint(vstack(agree, format="csr"), 0, 0)] if agree else []
+        return [LinearConstraint(one_each, 1, 1), *ties]
+
+    def objective(self, sums: _Sums) -> tuple[Vector, list[LinearConstraint]]:
+        """Return coefficients to minimise, and the constraints that make the last variable the largest of several."""
+        if not self.peak:
+            return sums.rows[0], []
+        largest = np.zeros(self.size)
+        largest[-1] = 1.0
+        beyond = (sums.low.max() - sums.low) * sums.scale
+        return largest, [LinearConstraint(csr_array(sums.rows - largest), -np.inf, beyond)]
 
 
-def _scaled(space: DesignSpace, metric: str) -> tuple[NDArray[np.float64], float]:
-    """Return the coefficients of allowed entries above each group's minimum, scaled to SPAN in all, and that scale."""
-    costs = np.where(space.allowed, space.unary[..., space.column(metric)], np.inf)
-    costs -= costs.min(axis=1, keepdims=True)
-    span = metric_span(space, metric)
-    scale = SPAN / span if span > 0 else 1.0
-    return costs[space.allowed] * scale, scale
+@dataclass(frozen=True, eq=False)
+class _Sums:
+    """A metric as the largest of sums, one where it is a plain sum.
 
+    ``rows`` ``(sums, variables)`` are scaled and count from each term's minimum; ``low`` ``(sums,)`` is what these
+    minima add up to, and ``scale`` makes SPAN of ``span``, the widest sum's range.
+    """
 
-def _scaled_row(space: DesignSpace, limit: Limit) -> tuple[NDArray[np.float64], float]:
-    """Return the scaled coefficients of a limit and their scaled bound."""
-    row, scale = _scaled(space, limit.column)
-    bound = (limit.value - space.reach()[limit.column]) * scale
-    # At the smallest value itself, rounding must not make the bound negative.
-    return row[None], 0.0 if -1e-9 * SPAN < bound < 0 else min(bound, 2 * SPAN)
+    rows: NDArray[np.float64]
+    low: Vector
+    span: float
+    scale: float
+
+    @classmethod
+    def of(cls, choices: _Choices, metric: str) -> _Sums:
+        """Return the sums of a metric."""
+        space, column = choices.space, choices.space.column(metric)
+        terms, constant = space.unary[None, ..., column], np.zeros(1)
+        if metric in space.peaks:
+            terms, constant = terms + space.peaks[metric].terms, space.peaks[metric].constant
+        least = np.where(space.allowed, terms, np.inf).min(axis=2)
+        most = np.where(space.allowed, terms, -np.inf).max(axis=2)
+        low, span = constant + least.sum(axis=1) + space.constant[column], (most - least).sum(axis=1)
+        parts = [terms[:, choices.groups, choices.candidates] - least[:, choices.groups]]
+        for edge, pairs in zip(choices.edges, choices.pairs, strict=True):
+            costs = space.pairwise[edge, pairs[:, 0], pairs[:, 1], column]
+            parts.append(np.tile(costs - costs.min(), (len(terms), 1)))
+            low, span = low + costs.min(), span + np.ptp(costs)
+        widest = float(span.max())
+        scale = SPAN / widest if widest > 0 else 1.0
+        rows = np.concatenate([*parts, np.zeros((len(terms), int(choices.peak)))], axis=1) * scale
+        return cls(rows, low, widest, scale)
+
+    def within(self, limit: float) -> tuple[csr_array, Vector]:
+        """Return the rows and bounds ``(sums,)`` of an upper limit."""
+        bounds = (limit - self.low) * self.scale
+        # At the smallest value itself, rounding must not make a bound negative.
+        rounding = (bounds < 0) & (bounds > -1e-9 * SPAN)
+        return csr_array(self.rows), np.where(rounding, 0.0, np.minimum(bounds, 2 * SPAN))

@@ -1,4 +1,4 @@
-"""Optima and fronts of additive metrics under several limits, by integer programming."""
+"""Optima and fronts under several limits by integer programming, for every kind of metric that a space has."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from hwdse.errors import InputError
 from hwdse.infeasible import Limit
 from hwdse.search.collect import collect
-from hwdse.search.integer_program import cheapest, metric_span, require_additive
+from hwdse.search.integer_program import cheapest, metric_span
 from hwdse.search.limits import as_columns, as_limits
-from hwdse.search.protocol import SearchResult
+from hwdse.search.protocol import Measure, SearchResult, refuse_measure
 from hwdse.space import DesignSpace
 
 __all__ = ["search"]
 
-PROGRAMS = 2000  # integer programs of one front, unless the caller says otherwise; each takes about 10 ms
+PROGRAMS = 2000  # integer programs of one front, unless the caller says otherwise; over plain sums about 10 ms each
 STEP = 1e-8  # costs this near, relative to their range, count as equal
 
 
@@ -31,21 +31,22 @@ def search(
     evaluations: int = 0,
     rng: np.random.Generator | None = None,
     initial: NDArray[np.integer] | None = None,
+    measure: Measure | None = None,
 ) -> SearchResult:
     """Return the optimum of one objective, or the front over two; see :class:`~hwdse.search.protocol.Searcher`.
 
     The front is found box by box [Hamacher2007]_: between two neighbouring points the largest box is split until
     none is left, or ``evaluations`` integer programs (0 for 2000) are solved; the largest box left is the tolerance.
-    ``rng`` and ``initial`` are not needed.
+    Costs of pairs and largest sums make programs larger and slower. ``rng`` and ``initial`` are not needed.
 
     Raises
     ------
     InputError
-        If there are more than two objectives, or a metric does not add up over groups.
+        If there are more than two objectives, a metric is unknown, or a measure is given.
     """
     del rng, initial  # part of every searcher's signature; an optimum needs neither
+    refuse_measure(measure, "milp")
     bounds = as_limits(space, limits)
-    require_additive(space, [*objectives, *(bound.column for bound in bounds)])
     if len(as_columns(space, objectives)) > 2:
         raise InputError(f"expected 1 or 2 objectives, got {len(objectives)} ({', '.join(objectives)}); use nsga2")
     if len(objectives) == 1:

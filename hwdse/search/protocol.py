@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Protocol
@@ -10,12 +10,31 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hwdse.errors import InputError
 from hwdse.infeasible import Infeasible
 from hwdse.space import DesignSpace
 
-__all__ = ["GROUP", "SearchResult", "Searcher"]
+__all__ = ["GROUP", "Measure", "SearchResult", "Searcher", "refuse_measure"]
 
 GROUP = "hwdse.searchers"  # entry points: name = module:function
+
+Measure = Callable[[NDArray[np.uint8]], NDArray[np.float64]]
+"""Measures configurations: genes ``(n, groups)`` to one number each, ``(n,)``."""
+
+
+def refuse_measure(measure: Measure | None, method: str) -> None:
+    """Check that a method that works on tables alone was given no ``measure``.
+
+    Raises
+    ------
+    InputError
+        If it was.
+    """
+    if measure is not None:
+        raise InputError(
+            f"expected no measure for {method}, which works on tables alone, got one; "
+            "use nsga2, nsga3, annealing, tpe, gp or random"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,9 +46,10 @@ class SearchResult:
     genes
         ``(n, groups)`` uint8: unique, within the limits, none dominated by another; cheapest last objective first.
     values
-        ``(n, objectives)``, as :meth:`DesignSpace.evaluate` gives them.
+        ``(n, objectives)``, as :meth:`DesignSpace.evaluate` gives them; with a measure, its harm is the first column.
     evaluations
-        Configurations that were evaluated; an exact method that works on the tables alone says 0.
+        Configurations that were evaluated, with a measure those that were measured; an exact method that works on the
+        tables alone says 0.
     exact
         True if no configuration is missing from the front.
     tolerance
@@ -59,6 +79,7 @@ class Searcher(Protocol):
         evaluations: int = 0,
         rng: np.random.Generator,
         initial: NDArray[np.integer] | None = None,
+        measure: Measure | None = None,
     ) -> SearchResult:
         """Return the front over ``objectives`` within ``limits``.
 
@@ -76,10 +97,14 @@ class Searcher(Protocol):
             Source of every random choice.
         initial
             Genes ``(n, groups)`` to start from, for methods that can.
+        measure
+            Measured harm, which replaces the first objective's table wherever configurations are compared, limits
+            included; the table still says where to start. Every configuration is measured at most once.
 
         Raises
         ------
         InputError
-            If a metric is unknown, or the method cannot handle the objectives or limits.
+            If a metric is unknown, the method cannot handle the objectives or limits, it works on tables alone and
+            was given a ``measure``, or the measure gives no finite numbers.
         """
         ...

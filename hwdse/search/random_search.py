@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hwdse.errors import InputError
 from hwdse.pareto import non_dominated
 from hwdse.search.collect import collect
-from hwdse.search.limits import as_columns, as_limits, limited, within
-from hwdse.search.protocol import SearchResult
+from hwdse.search.evaluations import Evaluations
+from hwdse.search.limits import limited, within
+from hwdse.search.protocol import Measure, SearchResult
 from hwdse.space import DesignSpace
 
 __all__ = ["search"]
@@ -27,26 +27,46 @@ def search(
     evaluations: int = 0,
     rng: np.random.Generator,
     initial: NDArray[np.integer] | None = None,
+    measure: Measure | None = None,
 ) -> SearchResult:
     """Return the front of uniformly drawn configurations; see :class:`~hwdse.search.protocol.Searcher`.
+
+    A space no larger than the budget is evaluated whole. Otherwise look-ups count draws, which may repeat, and
+    measurements different configurations.
 
     Raises
     ------
     InputError
-        If ``evaluations`` is not positive, or a metric is unknown.
+        If ``evaluations`` is not positive, a metric is unknown, or the measure gives no finite numbers.
     """
-    columns, bounds = as_columns(space, objectives), as_limits(space, limits)
-    if evaluations < 1:
-        raise InputError(f"expected at least 1 evaluation, got {evaluations}; set the budget")
-    start = space.random(0, rng) if initial is None else np.asarray(initial)[:evaluations]
-    best = start
-    for done in range(len(start), evaluations, BLOCK):
+    known = Evaluations(space, objectives, limits=limits, budget=evaluations, measure=measure)
+    if (result := known.without_search()) is not None:
+        return result
+    if measure is None:
+        return _looked_up(space, objectives, known, evaluations, rng, initial)
+    known.metrics(known.start(initial))
+    while known.left:
+        known.metrics(known.fresh(space.random(known.left, rng)))
+    return known.result()
+
+
+def _looked_up(
+    space: DesignSpace,
+    objectives: Sequence[str],
+    known: Evaluations,
+    evaluations: int,
+    rng: np.random.Generator,
+    initial: NDArray[np.integer] | None,
+) -> SearchResult:
+    """Return the front of ``evaluations`` draws, block by block, so that only what is still of use is held."""
+    best = space.random(0, rng) if initial is None else np.asarray(initial)[:evaluations]
+    for done in range(len(best), evaluations, BLOCK):
         best = np.concatenate([best, space.random(min(BLOCK, evaluations - done), rng)])
         metrics = space.evaluate(best)
-        met = within(space, bounds, metrics)
+        met = within(space, known.limits, metrics)
         if met.any():
             best, metrics = best[met], metrics[met]
-            best = best[non_dominated(metrics[:, columns])]
+            best = best[non_dominated(metrics[:, known.columns])]
         else:  # what comes nearest to the limits tells how far away they are
-            best = best[non_dominated(limited(space, bounds, metrics))]
-    return collect(space, objectives, best, limits=bounds, evaluations=evaluations)
+            best = best[non_dominated(limited(space, known.limits, metrics))]
+    return collect(space, objectives, best, limits=known.limits, evaluations=evaluations)

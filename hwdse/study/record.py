@@ -16,6 +16,7 @@ from hwdse.study.prepare import Prepared, identity_of_run
 from hwdse.study.tables import (
     costs_table,
     front_table,
+    interactions_table,
     layers_table,
     predicted_table,
     sensitivity_table,
@@ -77,6 +78,7 @@ class Recorder:
             # In this order: killed in between, every row of the front is still among the measured ones.
             write_csv(path / "measured.csv", measured)
             write_csv(path / "front.csv", front_table(problem, measured, quality=self._prepared.quality))
+        write_csv(self._folder.path / "interactions.csv", interactions_table(self._prepared.states))
         self._folder.resolve(self._identity, self._resolved(study))
 
     def _write_prepared(self, path: Path) -> None:

@@ -18,12 +18,13 @@ from hwdse.pareto import non_dominated
 from hwdse.reason import reason_of
 from hwdse.search.surrogate import HarmModel
 from hwdse.study.device import LOSS, DeviceProblem
-from hwdse.study.measure import Measured
+from hwdse.study.measure import Measured, SchemeState
 
 __all__ = [
     "config_id",
     "costs_table",
     "front_table",
+    "interactions_table",
     "layers_table",
     "load_sensitivity",
     "measured_table",
@@ -183,6 +184,23 @@ def front_table(problem: DeviceProblem, measured: pd.DataFrame, *, quality: str)
     front = kept[non_dominated(losses)]
     order = [*problem.objectives, "bits"]
     return front.sort_values(order, kind="stable").reset_index(drop=True)
+
+
+def interactions_table(states: Mapping[str, SchemeState]) -> pd.DataFrame:
+    """Return the pairs of choices whose measured harm together is not what they do apart, strongest evidence first.
+
+    One row per scheme and pair with ``strength``, the coefficient of ``sqrt(s_g s_h) / L`` in the logarithm of the harm
+    (positive where a pair hurts more together; see :class:`hwdse.search.surrogate.HarmModel`), and its standard
+    deviation. Pairs within two of these from 0 are left out.
+    """
+    names = ["scheme", "first_group", "first_candidate", "second_group", "second_candidate", "strength", "sd"]
+    rows = []
+    for key, state in states.items():
+        groups, candidates = state.sensitivity.groups, state.sensitivity.candidates
+        for (g, c), (h, d), strength, sd in state.model.interactions() if state.measured else ():
+            if abs(strength) > _Z * sd:
+                rows.append([key, groups[g], str(candidates[c]), groups[h], str(candidates[d]), strength, sd])
+    return pd.DataFrame(rows, columns=names)
 
 
 def predicted_table(problem: DeviceProblem, *, model: HarmModel | None, full_precision: float) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import strategies as st
 
-from hwdse.cost.table import Metric, Reduction
+from hwdse.cost.table import Metric, Reduction, SumOverSets
 from hwdse.formats import Precision
 from hwdse.graph import TiedGroup
 from hwdse.space import DesignSpace
@@ -18,21 +18,23 @@ PRECISIONS = tuple(Precision.parse(f"W{w}A{a}") for a in (8, 4, 6, 16) for w in 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
-def build_space(unary, *, allowed=None, constant=None, names=None, pairwise=None, edges=None):
-    """A space from its costs `(groups, candidates, metrics)`."""
+def build_space(unary, *, allowed=None, constant=None, names=None, pairwise=None, edges=None, peaks=None):
+    """A space from its costs `(groups, candidates, metrics)`; `peaks` names the metrics that are a largest of sums."""
     unary = np.asarray(unary, dtype=float)
     g, c, m = unary.shape
     names = names or tuple(f"m{i}" for i in range(m))
     edges = np.empty((0, 2), dtype=np.int64) if edges is None else np.asarray(edges)
+    peaks = peaks or {}
     return DesignSpace(
         groups=tuple(TiedGroup(f"g{i}", (f"g{i}",)) for i in range(g)),
         candidates=PRECISIONS[:c],
-        metrics=tuple(Metric(name, Reduction.SUM, name) for name in names),
+        metrics=tuple(Metric(name, Reduction.MAX if name in peaks else Reduction.SUM, name) for name in names),
         allowed=np.ones((g, c), dtype=bool) if allowed is None else np.asarray(allowed),
         unary=unary,
         constant=np.zeros(m) if constant is None else np.asarray(constant, dtype=float),
         edges=edges,
         pairwise=np.zeros((0, c, c, m)) if pairwise is None else np.asarray(pairwise, dtype=float),
+        peaks=peaks,
     )
 
 
@@ -54,6 +56,34 @@ def draw_space():
         allowed = rng.random((g, c)) < data.draw(st.sampled_from([0.5, 0.8, 1.0]), label="allowed")
         allowed[np.arange(g), rng.integers(0, c, g)] = True
         return build_space(unary, allowed=allowed, constant=rng.integers(-9, 9, metrics) / 4)
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def draw_coupled_space():
+    """A function that draws a space of few groups whose metrics couple them: edges, masks, and perhaps a maximum.
+
+    Every cost is exact in binary, so that sums are; of the metrics `m0` to `m3`, the last may be a largest of sums.
+    """
+
+    def draw(data):
+        g, c = data.draw(st.integers(1, 4), label="groups"), data.draw(st.integers(1, 3), label="candidates")
+        rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1), label="seed"))
+        few = data.draw(st.sampled_from([2, 6, 4096]), label="distinct values")
+        allowed = rng.random((g, c)) < data.draw(st.sampled_from([0.5, 0.8, 1.0]), label="allowed")
+        allowed[np.arange(g), rng.integers(0, c, g)] = True
+        every = [(a, b) for a in range(g) for b in range(g) if a != b]
+        edges = data.draw(st.lists(st.sampled_from(every), max_size=4), label="edges") if every else []
+        pairwise = rng.integers(-few, few, (len(edges), c, c, 4)) / 8
+        pairwise[..., 0] *= data.draw(st.sampled_from([0, 1]), label="coupled harm")
+        sets = data.draw(st.integers(0, 3), label="sets of the maximum")
+        terms = rng.integers(-few, few, (sets, g, c)) / 8
+        peaks = {"m3": SumOverSets(terms, rng.integers(-few, few, sets) / 8)} if sets else {}
+        unary = rng.integers(-few, few, (g, c, 4)) / 8
+        edges = np.array(edges, dtype=np.int64).reshape(-1, 2)
+        constant = rng.integers(-9, 9, 4) / 4
+        return build_space(unary, allowed=allowed, constant=constant, edges=edges, pairwise=pairwise, peaks=peaks)
 
     return draw
 

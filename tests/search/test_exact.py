@@ -131,16 +131,18 @@ def test_one_objective_is_the_optimum(make_space, rng):
     assert result.values.tolist() == [[pytest.approx(space.unary[..., 1].min(axis=1).sum())]]
 
 
-def test_refuses_what_does_not_add_up(make_space, rng):
-    unary = np.random.default_rng(0).random((3, 2, 3))
-    pairwise = np.zeros((1, 2, 2, 3))
-    pairwise[0, 0, 1, 1] = 1.0
-    space = make_space(unary, edges=[[0, 1]], pairwise=pairwise)
-    assert exact.search(space, ("m0", "m2"), rng=rng).exact
-    with pytest.raises(InputError, match="add up over groups, got m1 with costs between pairs of groups; use nsga2"):
-        exact.search(space, ("m0", "m1"), rng=rng)
-    with pytest.raises(InputError, match="add up over groups, got m1"):
-        exact.search(space, ("m0", "m2"), limits={"m1": 9.0}, rng=rng)
+def test_costs_of_pairs_go_to_integer_programs(make_space, enumerate_space, rng):
+    pairwise = np.random.default_rng(1).integers(0, 9, (2, 2, 2, 3)) / 4
+    space = make_space(np.random.default_rng(0).integers(0, 9, (4, 2, 3)), edges=[[0, 1], [3, 1]], pairwise=pairwise)
+    _, values = enumerate_space(space)
+    assert not space.is_additive("m1")
+    result = exact.search(space, ("m0", "m1"), rng=rng)
+    np.testing.assert_array_equal(np.unique(result.values, axis=0), front_of(values[:, :2]))
+    assert result.exact
+    bound = float(np.median(values[:, 1]))
+    limited = exact.search(space, ("m0", "m2"), limits={"m1": bound}, rng=rng)
+    within = values[values[:, 1] <= bound]
+    np.testing.assert_array_equal(np.unique(limited.values, axis=0), front_of(within[:, [0, 2]]))
 
 
 @pytest.mark.parametrize(

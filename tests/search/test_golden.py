@@ -8,7 +8,7 @@ import pytest
 
 from hwdse.infeasible import Limit
 from hwdse.pareto import hypervolume
-from hwdse.search import exact, greedy, hull, milp, nsga2, random_search
+from hwdse.search import exact, greedy, hull, milp, nsga2, random_search, two_phase
 from hwdse.search.integer_program import cheapest
 
 # Nineteen layers in the notebook's order; a budget of f allows the cost C4 + f (C8 - C4).
@@ -144,6 +144,28 @@ def test_nsga2_seeded_from_the_hull_reaches_the_exact_front(resnet50_seven_bits,
         shares.append(share(result, metric))
     assert np.mean(shares) >= 0.998
     assert max(shares) <= 1 + 1e-12
+
+
+def test_two_phases_walk_the_published_list(resnet50_seven_bits):
+    # With the predicted harm for a score, phase 2 walks the points whose hypervolume is tested above.
+    space, _ = resnet50_seven_bits
+    harms = space.unary[..., space.column("omega")]
+    target = -0.05
+    walk, _ = greedy.walk(space, ("omega", "bops"), order="sensitivity")
+    omega = space.evaluate(walk)[:, space.column("omega")]
+    for method in ("brute_force", "binary", "interpolation"):
+        result = two_phase.search(
+            space,
+            -harms,
+            baseline=space.candidates[-1],
+            measure=lambda genes: -space.evaluate(genes)[:, space.column("omega")],
+            target=target,
+            method=method,
+            bit_operations="bops",
+        )
+        np.testing.assert_array_equal(result.path, walk)
+        assert omega[result.chosen] <= -target < omega[result.chosen + 1]
+        assert len(result.entries) == 48 * 6
 
 
 def test_haq_policy_takes_the_published_share_of_the_8_bit_latency(make_space):

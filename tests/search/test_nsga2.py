@@ -4,7 +4,8 @@ import pytest
 from hwdse.errors import InputError
 from hwdse.infeasible import Reason
 from hwdse.pareto import hypervolume, non_dominated
-from hwdse.search import exact, nsga2, random_search
+from hwdse.search import evaluations as known
+from hwdse.search import exact, hull, nsga2, nsga3, random_search
 
 
 def with_edges(make_space, *, groups=10, metrics=2, seed=0):
@@ -37,13 +38,14 @@ def test_three_objectives(make_space, enumerate_space):
     assert 0.99 < share <= 1
 
 
+@pytest.mark.parametrize("search", [nsga2.search, nsga3.search])
 @pytest.mark.parametrize("evaluations", [1, 7, 50, 333, 1000])
-def test_never_evaluates_more_than_it_may_nor_anything_twice(make_space, monkeypatch, evaluations):
+def test_never_evaluates_more_than_it_may_nor_anything_twice(make_space, monkeypatch, evaluations, search):
     space = make_space(np.random.default_rng(0).random((20, 3, 2)))
     tried = []
-    collect = nsga2.collect
-    monkeypatch.setattr(nsga2, "collect", lambda *args, **more: tried.append(args[2]) or collect(*args, **more))
-    result = nsga2.search(space, ("m0", "m1"), evaluations=evaluations, rng=np.random.default_rng(0))
+    collect = known.collect
+    monkeypatch.setattr(known, "collect", lambda *args, **more: tried.append(args[2]) or collect(*args, **more))
+    result = search(space, ("m0", "m1"), evaluations=evaluations, rng=np.random.default_rng(0))
     assert result.evaluations == evaluations == len(tried[0])
     assert len(np.unique(tried[0], axis=0)) == evaluations
 
@@ -90,3 +92,42 @@ def test_needs_a_budget(make_space):
     space = make_space(np.random.default_rng(0).random((4, 3, 2)))
     with pytest.raises(InputError, match="at least 1 evaluation, got 0"):
         nsga2.search(space, ("m0", "m1"), rng=np.random.default_rng(0))
+
+
+def test_a_measured_harm_leads_away_from_what_the_tables_say(make_space, enumerate_space):
+    # The table's harm is that of the wrong groups: only by measuring can the front be found.
+    space = with_edges(make_space, groups=9, seed=2)
+    genes, values = enumerate_space(space)
+    weight = np.random.default_rng(8).random((9, 3))
+
+    def measure(x):
+        return np.array([weight[np.arange(9), row].sum() for row in x])
+
+    values[:, 0] = measure(genes)
+    reference = values.max(axis=0)
+    whole = hypervolume(values[non_dominated(values)], reference)
+    shares = []
+    for search in (nsga2.search, random_search.search):
+        result = search(space, ("m0", "m1"), evaluations=400, rng=np.random.default_rng(1), measure=measure)
+        np.testing.assert_array_equal(result.values[:, 0], measure(result.genes))
+        shares.append(hypervolume(result.values, reference) / whole)
+    assert 0.97 < shares[0] <= 1
+    assert shares[0] > shares[1] + 0.02
+
+
+@pytest.mark.parametrize("search", [nsga2.search, nsga3.search])
+def test_half_of_the_measurements_are_left_for_what_the_tables_do_not_say(make_space, search):
+    unary = np.sort(np.random.default_rng(0).random((60, 3, 2)), axis=1)
+    unary[..., 0] = unary[:, ::-1, 0]  # less cost is more harm: a hull of many corners
+    space = make_space(unary)
+    corners = {row.tobytes() for row in hull.hull_genes(space, ("m0", "m1"))}
+    asked = []
+
+    def measure(genes):
+        asked.extend(row.tobytes() for row in genes)
+        return space.evaluate(genes)[:, 0]
+
+    search(space, ("m0", "m1"), evaluations=60, rng=np.random.default_rng(1), measure=measure)
+    assert len(corners) > 60
+    assert 20 <= len(set(asked[:30]) & corners) <= 30  # with three uniform ones
+    assert len(set(asked[35:]) & corners) < 15
