@@ -32,9 +32,14 @@ def _cifar10(split: str) -> tuple[torch.Tensor, torch.Tensor]:
     return (scaled - _MEAN) / _STD, torch.from_numpy(labels.astype(np.int64))
 
 
+def cifar10_images() -> torch.Tensor:
+    """Return 4,000 training images ``(n, 3, 32, 32)``."""
+    return _cifar10("train_lossless")[0]
+
+
 def cifar10_calibration() -> list[torch.Tensor]:
     """Return 512 training images in batches of 64."""
-    return list(_cifar10("train_lossless")[0][:512].split(64))
+    return list(cifar10_images()[:512].split(64))
 
 
 def cifar10_evaluation() -> list[tuple[torch.Tensor, torch.Tensor]]:

@@ -17,7 +17,7 @@ from hwdse.plugins import load_plugin, plugin_names
 
 GROUPS = {
     "hwdse.calibrators": {"minmax", "mse", "percentile"},
-    "hwdse.sensitivities": {"kl", "sqnr_db"},
+    "hwdse.sensitivities": {"cosine", "jsd", "kl", "sqnr_db"},
     "hwdse.searchers": {
         *("adaptive", "annealing", "exact", "gp", "greedy", "greedy_sensitivity"),
         *("hull", "milp", "nsga2", "nsga3", "random", "tpe"),

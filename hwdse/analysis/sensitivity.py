@@ -8,24 +8,44 @@ group first matters.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils import _pytree as pytree
 
+from hwdse.analysis.distances import cosine, first_tensor, jsd, kl, sqnr_db
+from hwdse.analysis.draws import Drawn
+from hwdse.analysis.robustness import Settled
 from hwdse.errors import InputError
-from hwdse.formats import Precision
+from hwdse.formats import FP32, Precision
 from hwdse.graph import TiedGroup
 from hwdse.plugins import load_plugin
 from hwdse.quantize.network import QuantizedNetwork, Setting
 from hwdse.quantize.program import Environment, Program
 
-__all__ = ["Sensitivity", "kl", "measure_sensitivity", "sqnr_db"]
+__all__ = [
+    "Part",
+    "Sensitivity",
+    "Trial",
+    "cosine",
+    "first_tensor",
+    "jsd",
+    "kl",
+    "measure_harms",
+    "measure_sensitivity",
+    "part_of",
+    "sqnr_db",
+    "trial_outputs",
+    "trials",
+]
 
 OutputDistance = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Harm = Callable[[torch.Tensor, torch.Tensor, Any], torch.Tensor]
+Part = Literal["both", "weights", "activations"]
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -42,36 +62,16 @@ class Sensitivity:
         ``(groups, candidates)`` by method, the mean over samples.
     samples
         Number of samples.
+    per_sample
+        ``(groups, candidates, samples)`` by method, whose mean over samples is the score: what each sample adds, times
+        its weight where samples have weights. Empty where they were not kept, as in a table on disk.
     """
 
     groups: tuple[str, ...]
     candidates: tuple[Precision, ...]
-    scores: Mapping[str, NDArray[np.float64]]
+    scores: Mapping[str, Floats]
     samples: int
-
-
-def kl(reference: torch.Tensor, quantized: torch.Tensor) -> torch.Tensor:
-    """Return the Kullback-Leibler divergence of the softmax outputs per sample, ``(samples,)``, in nats.
-
-    The last axis holds the logits; other axes (tokens) are averaged. Sum over groups is the usual additive prediction
-    of harm; divergence at the output ranks layers better than errors inside the network.
-    """
-    p, q = reference.double().log_softmax(-1), quantized.double().log_softmax(-1)
-    # A class that the reference rules out (logit -inf) adds nothing, whatever the other says.
-    divergence = torch.where(p > -torch.inf, p.exp() * (p - q), 0.0).sum(-1)
-    return divergence.reshape(divergence.shape[0], -1).mean(1).clamp(min=0.0)
-
-
-def sqnr_db(reference: torch.Tensor, quantized: torch.Tensor) -> torch.Tensor:
-    """Return the signal-to-quantization-noise ratio of the output per sample, ``(samples,)``, in dB.
-
-    ``10 log10(E[y^2] / E[(y - y_q)^2])`` [Pandey2023]_, with the noise floored at 1e-12 of the signal (120 dB), so that
-    small outputs are not compressed.
-    """
-    y = reference.double().reshape(reference.shape[0], -1)
-    noise = (quantized.double().reshape(y.shape) - y).square().mean(1)
-    signal = y.square().mean(1).clamp(min=1e-300)
-    return 10.0 * torch.log10(signal / noise.clamp(min=1e-12 * signal))
+    per_sample: Mapping[str, Floats] = field(default_factory=dict, repr=False)
 
 
 def measure_sensitivity(
@@ -80,6 +80,8 @@ def measure_sensitivity(
     *,
     candidates: Sequence[Precision],
     methods: Sequence[str] = ("kl", "sqnr_db"),
+    part: Part = "both",
+    stop_when_settled: Settled | None = None,
     on_batch: Callable[[], None] | None = None,
 ) -> Sensitivity:
     """Return the sensitivity of every (group, candidate) of ``network``, without labels.
@@ -89,64 +91,165 @@ def measure_sensitivity(
     network
         Calibrated network under one scheme.
     batches
-        Calibration batches.
+        Calibration batches, or those of :func:`hwdse.analysis.draws.draw`, whose samples count by their weights.
     candidates
         Precisions to try on each group.
     methods
         Names installed under the entry-point group ``hwdse.sensitivities``.
+    part
+        What of a candidate is quantized: ``both``, the ``weights`` alone (and the second operand of a product of two
+        activations), or the ``activations`` alone.
+    stop_when_settled
+        Stop after the batch with which the order of the groups by the first method is settled; by default all batches
+        are used.
     on_batch
         Called after each batch.
 
     Raises
     ------
     InputError
-        If there is no batch, or a method is unknown.
+        If there is no batch or no method, or a method or part is unknown.
     """
     distances: dict[str, OutputDistance] = {name: load_plugin("hwdse.sensitivities", name) for name in methods}
+    return measure_harms(
+        network,
+        ((batch, None) for batch in batches),
+        {name: _without_labels(distance) for name, distance in distances.items()},
+        candidates=candidates,
+        part=part,
+        stop_when_settled=stop_when_settled,
+        on_batch=on_batch,
+    )
+
+
+def _without_labels(distance: OutputDistance) -> Harm:
+    return lambda reference, quantized, _: distance(reference, quantized)
+
+
+def measure_harms(
+    network: QuantizedNetwork,
+    pairs: Iterable[tuple[Any, Any]],
+    harms: Mapping[str, Harm],
+    *,
+    candidates: Sequence[Precision],
+    part: Part = "both",
+    stop_when_settled: Settled | None = None,
+    on_batch: Callable[[], None] | None = None,
+) -> Sensitivity:
+    """Return the harm of every (group, candidate), :func:`measure_sensitivity` for any function of two outputs.
+
+    Parameters
+    ----------
+    network, candidates, part, stop_when_settled, on_batch
+        As in :func:`measure_sensitivity`.
+    pairs
+        Batches with their labels.
+    harms
+        Functions (reference output, quantized output, labels) to ``(samples,)`` by name.
+
+    Raises
+    ------
+    InputError
+        If there is no batch, no function, a part is unknown, or a function does not return one number per sample.
+    """
+    if not harms:
+        raise InputError("expected at least one method, got none; name one such as kl")
     groups = network.captured.groups
-    totals = {name: np.zeros((len(groups), len(candidates))) for name in methods}
-    plan = _plan(network, groups, candidates)
+    plan = trials(network, candidates, part=part)
+    found: dict[str, list[Floats]] = {name: [] for name in harms}
     samples = 0
     with torch.inference_mode():
-        for batch in batches:
-            reference, outputs = _outputs(network.program, batch, plan)
+        for batch, labels in pairs:
+            inputs, weights = (batch.batch, batch.weights) if isinstance(batch, Drawn) else (batch, 1.0)
+            reference, outputs = trial_outputs(network.program, inputs, plan)
+            shape = (len(groups), len(candidates), len(reference))
+            scores = {name: np.empty(shape) for name in harms}
             for trial, output in zip(plan, outputs, strict=True):
-                for name, distance in distances.items():
-                    totals[name][trial.place] += float(distance(reference, output).sum())
-            samples += reference.shape[0]
+                for name, harm in harms.items():
+                    scores[name][trial.group, trial.columns] = _one_each(name, harm(reference, output, labels), shape)
+            for name, values in scores.items():
+                found[name].append(values * weights)
+            samples += len(reference)
             if on_batch is not None:
                 on_batch()
+            if stop_when_settled is not None and stop_when_settled.holds(np.concatenate(found[next(iter(found))], -1)):
+                break
     if samples == 0:
         raise InputError("expected at least one batch of calibration data, got none; check the calibration factory")
     names = tuple(group.name for group in groups)
-    return Sensitivity(names, tuple(candidates), {n: total / samples for n, total in totals.items()}, samples)
+    per_sample = {name: np.concatenate(parts, axis=-1) for name, parts in found.items()}
+    scores = {name: values.mean(axis=-1) for name, values in per_sample.items()}
+    return Sensitivity(names, tuple(candidates), scores, samples, per_sample)
+
+
+def _one_each(name: str, values: torch.Tensor, shape: tuple[int, ...]) -> Floats:
+    if tuple(values.shape) != shape[-1:]:
+        raise InputError(
+            f"expected one number for each of {shape[-1]} samples from {name!r}, got shape {tuple(values.shape)}; "
+            "average over everything but the samples"
+        )
+    return values.double().numpy()
+
+
+def part_of(precision: Precision, part: Part) -> Precision:
+    """Return ``precision`` with the other part in full precision.
+
+    Raises
+    ------
+    InputError
+        If ``part`` is none of both, weights and activations.
+
+    >>> str(part_of(Precision.parse("W4A8"), "weights"))
+    'W4Afp32'
+    """
+    if part not in get_args(Part):
+        raise InputError(f"expected the part {', '.join(get_args(Part))}, got {part!r}; correct it")
+    weights = FP32 if part == "activations" else precision.weights
+    return Precision(weights, FP32 if part == "weights" else precision.activations)
 
 
 @dataclass(frozen=True)
-class _Trial:
-    """One group at one candidate, and the first step that it changes."""
+class Trial:
+    """One group at one candidate, or at several that differ in nothing that is quantized.
 
-    place: tuple[int, int]
+    Attributes
+    ----------
+    group
+        Index of the group.
+    columns
+        Indices of the candidates.
+    setting
+        Weights and quantizers.
+    first
+        Index of the first step that changes.
+    """
+
+    group: int
+    columns: list[int]
     setting: Setting
     first: int
 
 
-def _plan(network: QuantizedNetwork, groups: Sequence[TiedGroup], candidates: Sequence[Precision]) -> list[_Trial]:
+def trials(network: QuantizedNetwork, candidates: Sequence[Precision], *, part: Part = "both") -> list[Trial]:
     """Return all trials, those that start earliest first."""
-    trials = []
-    for g, group in enumerate(groups):
-        for c, candidate in enumerate(candidates):
-            setting = network.setting(dict.fromkeys(group.layers, candidate))
-            trials.append(_Trial((g, c), setting, network.program.first_change(setting.weights, setting.quantizers)))
-    return sorted(trials, key=lambda trial: trial.first)
+    columns: dict[Precision, list[int]] = {}
+    for c, candidate in enumerate(candidates):
+        columns.setdefault(part_of(candidate, part), []).append(c)
+    found = [
+        _trial(network, g, group, precision, places)
+        for g, group in enumerate(network.captured.groups)
+        for precision, places in columns.items()
+    ]
+    return sorted(found, key=lambda trial: trial.first)
 
 
-def _outputs(
-    program: Program,
-    batch: Any,
-    plan: Sequence[_Trial],
-) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Return the full-precision output for ``batch`` and the output of every trial."""
+def _trial(network: QuantizedNetwork, g: int, group: TiedGroup, precision: Precision, columns: list[int]) -> Trial:
+    setting = network.setting(dict.fromkeys(group.layers, precision))
+    return Trial(g, columns, setting, network.program.first_change(setting.weights, setting.quantizers))
+
+
+def trial_outputs(program: Program, batch: Any, plan: Sequence[Trial]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Return the full-precision output for ``batch`` and the output of every trial of ``plan``, earliest first."""
     full = program.start(batch, {})
     outputs = []
     done = 0
@@ -170,17 +273,3 @@ def _copy(program: Program, values: Environment) -> Environment:
         value if constant is not None else pytree.tree_map_only(torch.Tensor, torch.clone, value)
         for value, constant in zip(values, program.constants, strict=True)
     ]
-
-
-def first_tensor(output: Any) -> torch.Tensor:
-    """Return the first tensor of a model's output.
-
-    Raises
-    ------
-    InputError
-        If there is none.
-    """
-    for leaf in pytree.tree_leaves(output):
-        if isinstance(leaf, torch.Tensor):
-            return leaf
-    raise InputError(f"expected a model that returns a tensor, got {type(output).__name__}")

@@ -51,8 +51,23 @@ class Evaluator:
     evaluation: Evaluation
     clock: Callable[[], float] = field(default=time.perf_counter)
 
-    def score(self, network: QuantizedNetwork, config: BitConfig | None) -> Scores:
+    def score(
+        self,
+        network: QuantizedNetwork,
+        config: BitConfig | None,
+        *,
+        is_enough: Callable[[NDArray[np.float32]], bool] | None = None,
+    ) -> Scores:
         """Return the scores of ``config`` on ``network``; of full precision for ``None``.
+
+        Parameters
+        ----------
+        network
+            A calibrated network.
+        config
+            Precision of every layer.
+        is_enough
+            Sees all scores so far after each batch and says whether the rest of the samples may be spared.
 
         Raises
         ------
@@ -69,6 +84,8 @@ class Evaluator:
             outputs = network.forward(batch, setting)
             reference = network.forward(batch, Setting()) if self.evaluation.metric.needs_reference else None
             parts.append(self._scores(outputs, targets, reference, samples=samples))
+            if is_enough is not None and is_enough(np.concatenate(parts)):
+                break
         if not parts:
             raise InputError("expected at least one evaluation batch, got none; check the evaluation factory")
         return Scores(np.concatenate(parts), self.clock() - started)

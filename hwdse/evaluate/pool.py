@@ -139,7 +139,7 @@ class Pool:
             ) from error
 
     def put(self, key: Key, scores: Scores) -> None:
-        """Keep a finished evaluation; one that is there already is left as it is."""
+        """Keep a finished evaluation; one of as many samples or more that is there already is left as it is."""
         row: Mapping[str, object] = {
             "fingerprint": key.fingerprint,
             **vars(key),
@@ -149,6 +149,8 @@ class Pool:
             "scores": zlib.compress(scores.per_sample.astype("<f4").tobytes(), 6),
         }
         with self._connection() as connection:
+            fewer = (_evaluations.c.fingerprint == key.fingerprint) & (_evaluations.c.samples < row["samples"])
+            connection.execute(_evaluations.delete().where(fewer))
             connection.execute(_evaluations.insert().prefix_with("OR IGNORE").values(**row))
 
     def __len__(self) -> int:

@@ -222,15 +222,17 @@ def _measure(
         study = Study(prepared, laboratory.measure_reference(network, prepared.reference), meter)
         next_write = -math.inf
         for state, bits in _schedule(study):
-            if meter.is_spent and not laboratory.knows(state, bits):
+            ceiling = _ceiling(study, state, bits)
+            if meter.is_spent and not laboratory.knows(state, bits, ceiling=ceiling):
                 break
-            seconds, was_there = laboratory.measure(state, bits)
+            seconds, was_there = laboratory.measure(state, bits, ceiling=ceiling)
             meter.add(seconds, is_earlier=was_there)
             progress.advance()
             if not was_there and clock() > next_write:
-                started = clock()
+                started = time.perf_counter()
                 _write(study, laboratory, recorder)
-                next_write = clock() + max(_WRITE_EVERY_SECONDS, (clock() - started) / _WRITING_SHARE)
+                took = time.perf_counter() - started
+                next_write = clock() + max(_WRITE_EVERY_SECONDS, took / _WRITING_SHARE)
         _write(study, laboratory, recorder)
     return study
 
@@ -267,6 +269,23 @@ def _schedule(study: Study) -> Iterator[tuple[SchemeState, str]]:
             else:
                 yield study.state(problem), problem.bits(proposal)
         turn += 1
+
+
+def _ceiling(study: Study, state: SchemeState, bits: str) -> float:
+    """Return the harm above which a configuration is on no front, from what was measured that costs no more."""
+    ceiling = -math.inf
+    for problem in study.problems.values():
+        known = problem.known(bits) if study.state(problem) is state else None
+        if known is not None:
+            columns = [problem.space.column(c) for c in problem.objectives]
+            cheaper = [
+                result.drop.mean
+                for other, result in state.measured.items()
+                if (theirs := problem.known(other)) is not None
+                and (theirs.metrics[columns] <= known.metrics[columns]).all()
+            ]
+            ceiling = max(ceiling, min(cheaper, default=math.inf))
+    return ceiling
 
 
 def _proposal(study: Study, problem: DeviceProblem, turn: int) -> Genes | None:

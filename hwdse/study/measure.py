@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from math import inf, isfinite
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,9 @@ from hwdse.search.surrogate import HarmModel
 __all__ = ["FULL_PRECISION", "Identity", "Measured", "SchemeState"]
 
 FULL_PRECISION = "fp32"
+_FEWEST_SAMPLES = 64
+_NO_DOUBT = 4.0
+"""Standard errors: a configuration is looked at after every batch, and is hardly ever given up by mistake."""
 
 
 @dataclass(frozen=True)
@@ -143,33 +148,56 @@ class Laboratory:
         self.reference = self._scores(network, FULL_PRECISION)[0].per_sample
         return mean_interval(self.reference, may_count=self.evaluator.evaluation.metric.may_count)
 
-    def knows(self, state: SchemeState, bits: str) -> bool:
+    def knows(self, state: SchemeState, bits: str, *, ceiling: float = inf) -> bool:
         """Return True if measuring a configuration would cost nothing."""
-        return self.pool.get(self.identity.key(state.key, bits)) is not None
+        kept = self.pool.get(self.identity.key(state.key, bits))
+        return kept is not None and self._is_enough(kept.per_sample, ceiling)
 
-    def measure(self, state: SchemeState, bits: str) -> tuple[float, bool]:
+    def measure(self, state: SchemeState, bits: str, *, ceiling: float = inf) -> tuple[float, bool]:
         """Measure a configuration under a scheme and add it to ``state``.
 
         Returns the seconds that the evaluation took, and whether it was in the pool already.
+
+        Parameters
+        ----------
+        state, bits
+            The scheme and the configuration.
+        ceiling
+            Harm from which on it is hopeless: once the samples seen so far leave no doubt of that, the rest is spared.
         """
-        scores, was_there = self._scores(state.network, bits)
+        scores, was_there = self._scores(state.network, bits, ceiling)
         may_count = self.evaluator.evaluation.metric.may_count
         state.measured[bits] = Measured(
-            mean_interval(scores.per_sample, may_count=may_count),
-            paired_interval(scores.per_sample, self.reference, may_count=may_count),
+            mean_interval(scores.per_sample, may_count=may_count), self._drop(scores.per_sample)
         )
         return scores.seconds, was_there
+
+    def _drop(self, per_sample: NDArray[np.float32]) -> Interval:
+        """Return full precision minus scores of the first samples, paired."""
+        may_count = self.evaluator.evaluation.metric.may_count
+        return paired_interval(per_sample, self.reference[: per_sample.size], may_count=may_count)
+
+    def _is_enough(self, per_sample: NDArray[np.float32], ceiling: float) -> bool:
+        """Return True if all samples were seen, or enough to know that the harm is above the ceiling."""
+        if per_sample.size >= self.reference.size:
+            return True
+        if per_sample.size < _FEWEST_SAMPLES or ceiling == inf:
+            return False
+        drop = self._drop(per_sample)
+        return drop.mean - _NO_DOUBT * drop.standard_error > ceiling
 
     def scores(self, state: SchemeState, bits: str) -> NDArray[np.float32]:
         """Return the scores per sample of a configuration that was measured under a scheme, ``(samples,)``."""
         return self._scores(state.network, bits)[0].per_sample
 
-    def _scores(self, network: QuantizedNetwork, bits: str) -> tuple[Scores, bool]:
+    def _scores(self, network: QuantizedNetwork, bits: str, ceiling: float = -inf) -> tuple[Scores, bool]:
+        """Return the scores of all samples, or of enough; of whatever was kept if there is no ceiling."""
         key = self.identity.key(network.scheme.key, bits)
         kept = self.pool.get(key)
-        if kept is not None:
+        if kept is not None and (ceiling == -inf or self._is_enough(kept.per_sample, ceiling)):
             return kept, True
         config = None if bits == FULL_PRECISION else parse_bits(network.captured.layer_index, bits)
-        scores = self.evaluator.score(network, config)
+        is_enough = partial(self._is_enough, ceiling=ceiling) if isfinite(ceiling) else None
+        scores = self.evaluator.score(network, config, is_enough=is_enough)
         self.pool.put(key, scores)
         return scores, False

@@ -1,18 +1,15 @@
-"""Output distances against closed forms, and the shared pass against the naive loop."""
+"""The shared pass against the naive loop, parts, weighted samples and the early stop."""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy.special import softmax
-from scipy.stats import entropy
+from scipy.stats import kendalltau
 
-from hwdse.analysis.sensitivity import first_tensor, kl, measure_sensitivity, sqnr_db
+from hwdse.analysis.draws import Drawn
+from hwdse.analysis.robustness import Settled
+from hwdse.analysis.sensitivity import first_tensor, kl, measure_harms, measure_sensitivity, sqnr_db
 from hwdse.errors import InputError
 from hwdse.formats import Precision, Scheme
 from hwdse.quantize.network import QuantizedNetwork, Recipe, Setting, observe
@@ -27,60 +24,6 @@ def quantized(name: str) -> QuantizedNetwork:
     return QuantizedNetwork(
         program, scheme=Scheme(), streams=observe(program, batches), recipe=Recipe(activation_ranges="minmax")
     )
-
-
-def test_kl_of_two_coins() -> None:
-    p, q = 0.8, 0.3
-    reference, other = (torch.tensor([[math.log(x), math.log(1 - x)]]) for x in (p, q))
-    expected = p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))
-    assert kl(reference, other).item() == pytest.approx(expected, rel=1e-6)
-    assert kl(other, reference).item() != pytest.approx(expected, rel=1e-2)
-
-
-@given(st.integers(0, 2**31), st.integers(2, 9))
-def test_kl_is_scipys(seed: int, classes: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    a, b = (torch.randn(5, classes, generator=generator, dtype=torch.float64) * 4 for _ in range(2))
-    expected = entropy(softmax(a.numpy(), axis=1), softmax(b.numpy(), axis=1), axis=1)
-    np.testing.assert_allclose(kl(a, b).numpy(), expected, rtol=1e-9, atol=1e-13)
-
-
-def test_kl_ignores_a_constant_added_to_all_logits_and_averages_tokens() -> None:
-    a, b = torch.randn(2, 3, 7), torch.randn(2, 3, 7)
-    torch.testing.assert_close(kl(a, b), kl(a + 5.0, b - 3.0), rtol=1e-5, atol=1e-6)
-    tokens = torch.stack([kl(a[:, i], b[:, i]) for i in range(3)], 1)
-    torch.testing.assert_close(kl(a, b), tokens.mean(1))
-
-
-def test_kl_of_nothing_is_zero_and_masked_classes_add_nothing() -> None:
-    a = torch.randn(4, 6)
-    assert kl(a, a).tolist() == [0.0] * 4
-    masked, other = a.clone(), torch.randn(4, 6)
-    masked[:, 2] = -torch.inf
-    rest = [0, 1, 3, 4, 5]
-    assert kl(masked, masked).tolist() == [0.0] * 4
-    both = other.clone()
-    both[:, 2] = -torch.inf
-    torch.testing.assert_close(kl(masked, both), kl(a[:, rest], other[:, rest]))
-
-
-def test_sqnr_of_known_noise() -> None:
-    signal = torch.ones(1, 100)
-    assert sqnr_db(signal, signal * 1.1).item() == pytest.approx(20.0, abs=1e-4)
-    assert sqnr_db(signal, signal * 1.01).item() == pytest.approx(40.0, abs=1e-4)
-    assert sqnr_db(signal, -signal).item() == pytest.approx(-20 * math.log10(2.0))
-    assert sqnr_db(1e-6 * signal, 1.1e-6 * signal).item() == pytest.approx(20.0, abs=1e-3)  # small outputs count alike
-
-
-def test_sqnr_is_numpys_per_sample_and_bounded() -> None:
-    y, q = torch.randn(3, 4, 5), torch.randn(3, 4, 5)
-    a, b = y.double().numpy().reshape(3, -1), q.double().numpy().reshape(3, -1)
-    expected = 10 * np.log10((a**2).mean(1) / ((a - b) ** 2).mean(1))
-    np.testing.assert_allclose(sqnr_db(y, q).numpy(), expected, rtol=1e-12)
-    assert sqnr_db(y, y).tolist() == pytest.approx([120.0] * 3)
-    zeros = torch.zeros(2, 4)
-    assert torch.isfinite(sqnr_db(zeros, torch.ones(2, 4))).all()
-    assert torch.isfinite(sqnr_db(zeros, zeros)).all()
 
 
 @pytest.mark.parametrize(
@@ -104,7 +47,7 @@ def test_sharing_what_a_group_cannot_change_gives_what_the_naive_loop_gives(name
     assert measured.samples == 8
     assert (measured.groups, measured.candidates) == (tuple(group.name for group in groups), CANDIDATES)
     for method, total in expected.items():
-        assert measured.scores[method].tolist() == (total / 8).tolist()
+        np.testing.assert_allclose(measured.scores[method], total / 8, rtol=1e-13, atol=1e-300)
     assert all(torch.equal(x, y) for pair in zip(batches, before, strict=True) for x, y in zip(*pair, strict=True))
 
 
@@ -139,6 +82,64 @@ def test_bad_requests() -> None:
         measure_sensitivity(quantized("mlp"), [], candidates=CANDIDATES)
     with pytest.raises(InputError, match=r"installed sensitivities \(.*kl, sqnr_db.*\), got 'hessian'"):
         measure_sensitivity(quantized("mlp"), [], candidates=CANDIDATES, methods=("hessian",))
-    with pytest.raises(InputError, match="expected a model that returns a tensor, got dict"):
-        first_tensor({"a": None, "b": 3})
-    assert first_tensor({"a": [None, torch.ones(2)]}).tolist() == [1.0, 1.0]
+    with pytest.raises(InputError, match="expected at least one method, got none"):
+        measure_sensitivity(quantized("mlp"), [], candidates=CANDIDATES, methods=())
+    with pytest.raises(InputError, match="expected the part both, weights, activations, got 'biases'"):
+        measure_sensitivity(quantized("mlp"), [], candidates=CANDIDATES, part="biases")
+    harms = {"sum": lambda reference, quantized, _: (reference - quantized).sum()}
+    pairs = [(networks.CASES["mlp"].inputs(2), None)]
+    with pytest.raises(InputError, match="expected one number for each of 2 samples from 'sum', got shape"):
+        measure_harms(quantized("mlp"), pairs, harms, candidates=CANDIDATES)
+
+
+def test_the_score_is_the_mean_over_samples_however_they_are_batched() -> None:
+    network, (x,) = quantized("residual"), networks.CASES["residual"].inputs(12)
+    whole = measure_sensitivity(network, [x], candidates=CANDIDATES)
+    parts = measure_sensitivity(network, x.split(5), candidates=CANDIDATES)
+    for method, values in parts.per_sample.items():
+        assert values.shape == (6, 4, 12)
+        np.testing.assert_allclose(values.mean(axis=-1), parts.scores[method], rtol=1e-14)
+        np.testing.assert_allclose(values, whole.per_sample[method], rtol=1e-3, atol=1e-9)
+
+
+def test_parts_are_candidates_with_the_other_side_in_full_precision() -> None:
+    network, batch = quantized("packed"), networks.CASES["packed"].inputs(6)
+    eight = Precision.parse("W8A8")
+    names = {"both": "W8A8", "weights": "W8Afp32", "activations": "Wfp32A8"}
+    for part, name in names.items():
+        found = measure_sensitivity(network, [batch], candidates=(eight, eight), part=part)
+        expected = measure_sensitivity(network, [batch], candidates=[Precision.parse(name)])
+        assert found.candidates == (eight, eight)
+        for method, scores in expected.scores.items():
+            assert found.scores[method].tolist() == np.repeat(scores, 2, axis=1).tolist()
+            assert (found.scores[method] > 0.0).all()
+
+
+def test_weights_of_a_draw_count() -> None:
+    network, (x,) = quantized("residual"), networks.CASES["residual"].inputs(6)
+    weights = np.array([0.5, 2.0, 0.0, 1.0, 1.0, 1.5])
+    plain = measure_sensitivity(network, [x], candidates=CANDIDATES).per_sample["kl"]
+    found = measure_sensitivity(
+        network, [Drawn(x[:4], weights[:4]), Drawn((x[4:],), weights[4:])], candidates=CANDIDATES
+    )
+    np.testing.assert_allclose(found.scores["kl"], (plain * weights).mean(axis=-1), rtol=1e-3, atol=1e-9)
+
+
+def test_a_settled_order_stops_early_and_is_the_order_of_all_samples() -> None:
+    network, (x,) = quantized("dscnn"), networks.CASES["dscnn"].inputs(96)
+    two = CANDIDATES[:1]
+    whole = measure_sensitivity(network, x.split(8), candidates=two)
+    calls: list[int] = []
+    rule = Settled(tau=0.8, samples=16)
+    found = measure_sensitivity(
+        network, x.split(8), candidates=two, stop_when_settled=rule, on_batch=lambda: calls.append(1)
+    )
+    again = measure_sensitivity(network, x.split(8), candidates=two, stop_when_settled=rule)
+    assert 16 <= found.samples < 96
+    assert found.samples == 8 * len(calls)
+    assert again.scores["kl"].tolist() == found.scores["kl"].tolist()
+    assert kendalltau(found.scores["kl"], whole.scores["kl"]).statistic >= 0.8
+    never = measure_sensitivity(
+        network, x[:24].split(8), candidates=two, stop_when_settled=Settled(tau=0.8, samples=25)
+    )
+    assert never.samples == 24

@@ -104,7 +104,7 @@ def test_a_pool_of_other_columns_is_refused(tmp_path):
     pool = Pool(path)
     with pytest.raises(RunFolderError, match="no such column"):
         pool.get(KEY)
-    with pytest.raises(RunFolderError, match="has no column"):
+    with pytest.raises(RunFolderError, match="no such column"):
         pool.put(KEY, SCORES)
 
 

@@ -57,9 +57,9 @@ def scored(monkeypatch):
     seen: list[tuple[str, str]] = []
     score = Evaluator.score
 
-    def counted(self, network, config):
+    def counted(self, network, config, **options):
         seen.append((network.scheme.key, "fp32" if config is None else config.bits))
-        return score(self, network, config)
+        return score(self, network, config, **options)
 
     monkeypatch.setattr(Evaluator, "score", counted)
     return seen

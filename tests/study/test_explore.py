@@ -394,11 +394,11 @@ def test_memory_does_not_grow_with_evaluations(start, tiny, monkeypatch):
     held: list[int] = []
     score = Evaluator.score
 
-    def watched(self, network, config):
+    def watched(self, network, config, **options):
         if len(held) in {20, 60}:
             gc.collect()
         held.append(tracemalloc.get_traced_memory()[0])
-        return score(self, network, config)
+        return score(self, network, config, **options)
 
     samples = [(x.repeat(100, 1, 1, 1), y.repeat(100)) for x, y in tiny.evaluation.batches]
     monkeypatch.setattr(Evaluator, "score", watched)
