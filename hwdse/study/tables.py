@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 _Z = 1.96
+_EVIDENCE = 3.0
 
 
 def config_id(bits: str) -> str:
@@ -191,14 +192,14 @@ def interactions_table(states: Mapping[str, SchemeState]) -> pd.DataFrame:
 
     One row per scheme and pair with ``strength``, the coefficient of ``sqrt(s_g s_h) / L`` in the logarithm of the harm
     (positive where a pair hurts more together; see :class:`hwdse.search.surrogate.HarmModel`), and its standard
-    deviation. Pairs within two of these from 0 are left out.
+    deviation. Pairs within three of these from 0 are left out: there are thousands, and two are exceeded by chance.
     """
     names = ["scheme", "first_group", "first_candidate", "second_group", "second_candidate", "strength", "sd"]
     rows = []
     for key, state in states.items():
         groups, candidates = state.sensitivity.groups, state.sensitivity.candidates
         for (g, c), (h, d), strength, sd in state.model.interactions() if state.measured else ():
-            if abs(strength) > _Z * sd:
+            if abs(strength) > _EVIDENCE * sd:
                 rows.append([key, groups[g], str(candidates[c]), groups[h], str(candidates[d]), strength, sd])
     return pd.DataFrame(rows, columns=names)
 

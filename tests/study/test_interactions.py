@@ -33,9 +33,9 @@ def test_a_pair_is_named_and_none_is_before_anything_is_measured():
     first = table.iloc[0]
     assert (first["first_group"], first["first_candidate"]) == ("g1", "W2A8")
     assert (first["second_group"], first["second_candidate"]) == ("g4", "W2A8")
-    assert first["strength"] > 2.0 * first["sd"] > 0.0
+    assert first["strength"] > 3.0 * first["sd"] > 0.0
     assert set(table["scheme"]) == {"one"}
-    assert (table["strength"].abs() > 1.96 * table["sd"]).all()
+    assert (table["strength"].abs() > 3.0 * table["sd"]).all()
     empty = interactions_table({"none": state(genes[:0], harms[:0], losses)})
     assert len(empty) == 0
     assert list(empty.columns) == list(table.columns)
