@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwdse.search.evaluations import Evaluations
-from hwdse.search.neighbours import neighbours
+from hwdse.search.neighbours import random_neighbours
 from hwdse.search.protocol import Measure, SearchResult
 from hwdse.space import DesignSpace
 
@@ -80,7 +80,7 @@ def _anneal(
     steps = -(-known.left // len(here))
     for temperature in np.geomspace(HOT, COLD, steps):
         moving = slice(min(len(here), known.left))
-        there = neighbours(space, here[moving], rng)
+        there = random_neighbours(space, here[moving], rng)
         new = energy(there)
         worse = np.maximum(new - now[moving], 0.0)
         accepted = np.flatnonzero(rng.random(len(there)) < np.exp(-worse / temperature))

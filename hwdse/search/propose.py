@@ -13,6 +13,7 @@ from hwdse.cost.table import Metric, Reduction
 from hwdse.pareto import non_dominated
 from hwdse.search import exact
 from hwdse.search.acquire import expected_improvement
+from hwdse.search.neighbours import all_neighbours
 from hwdse.search.surrogate import Expectation
 from hwdse.space import DesignSpace
 
@@ -144,7 +145,7 @@ class Proposer:
         for _ in range(_CLIMBS):
             kept = np.argsort(-gain, kind="stable")[:_CLIMBERS]
             genes, gain = genes[kept], gain[kept]
-            near = self._new(np.concatenate([belief.measured, genes]), neighbours(self.space, genes))
+            near = self._new(np.concatenate([belief.measured, genes]), all_neighbours(self.space, genes))
             if not len(near):
                 break
             genes, gain = np.concatenate([genes, near]), np.concatenate([gain, gains(near)])
@@ -170,7 +171,7 @@ class Proposer:
             front = non_dominated(np.column_stack([belief.harms, costs]))
             if len(measured) > _FRESH_GROWTH * self._fresh_from:
                 self._fresh, self._fresh_from = self._corrected_front(belief.corrected), len(measured)
-            found += [self._fresh, neighbours(self.space, measured[front])]
+            found += [self._fresh, all_neighbours(self.space, measured[front])]
         return self._new(measured, np.concatenate(found))
 
     def _new(self, measured: Genes, genes: Genes) -> Genes:
@@ -185,14 +186,3 @@ class Proposer:
         costs = [column for column in self.objectives[1:] if space.is_additive(column)]
         found = [exact.search(space, (_CORRECTED.name, column)).genes for column in costs]
         return np.concatenate([self._fresh[:0], *found])
-
-
-def neighbours(space: DesignSpace, genes: Genes) -> Genes:
-    """Return all configurations that differ from one of ``genes`` ``(n, groups)`` in one group, with repetitions."""
-    found = [genes[:0]]
-    for group, allowed in enumerate(space.allowed):
-        for choice in np.flatnonzero(allowed):
-            near = genes[genes[:, group] != choice]
-            near[:, group] = choice
-            found.append(near)
-    return np.concatenate(found)

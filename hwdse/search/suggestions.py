@@ -14,7 +14,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hwdse.search.evaluations import Evaluations
-from hwdse.search.neighbours import neighbours
+from hwdse.search.neighbours import random_neighbours
 from hwdse.search.protocol import Measure, SearchResult
 from hwdse.space import DesignSpace
 
@@ -64,7 +64,7 @@ def follow(
             genes = parameters.genes(trial.params)
             study.tell(trial, state=TrialState.FAIL)
             while genes in known:
-                genes = neighbours(space, genes[None], rng)[0]
+                genes = random_neighbours(space, genes[None], rng)[0]
             study.add_trial(parameters.trial(genes, known))
     return known.result()
 

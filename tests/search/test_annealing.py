@@ -3,7 +3,7 @@ import pytest
 
 from hwdse.pareto import hypervolume
 from hwdse.search import annealing, random_search
-from hwdse.search.neighbours import neighbours
+from hwdse.search.neighbours import random_neighbours
 
 
 def coupled(make_space, groups, metrics=2):
@@ -92,7 +92,7 @@ def test_a_neighbour_differs_in_one_allowed_choice(make_space):
     allowed[1, [0, 2, 3]] = allowed[3, 1] = False
     space = make_space(np.zeros((5, 4, 1)), allowed=allowed)
     genes = space.random(20_000, np.random.default_rng(0))
-    moved = neighbours(space, genes, np.random.default_rng(1))
+    moved = random_neighbours(space, genes, np.random.default_rng(1))
     assert ((moved != genes).sum(axis=1) == 1).all()
     assert space.allowed[np.arange(5), moved].all()
     counts = (moved != genes).sum(axis=0)
