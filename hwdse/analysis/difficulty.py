@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,7 +21,7 @@ from hwdse.formats import FP32, SMALLEST_SCALE, Levels, NumberFormat, Precision,
 from hwdse.graph import Layer
 from hwdse.quantize.network import QuantizedNetwork
 
-__all__ = ["Prediction", "Predictor", "bits_needed", "family_name", "measure_difficulty", "width_family"]
+__all__ = ["Prediction", "Predictor", "bits_needed", "by_group", "family_name", "measure_difficulty", "width_family"]
 
 Rows = NDArray[np.float64]
 
@@ -182,19 +182,26 @@ def measure_difficulty(
     InputError
         If a format cannot hold an operand (the layer is named).
     """
-    predictor = predictor or Predictor.of(network)
-    layers = network.captured.layer_index
+    known = predictor or Predictor.of(network)
     methods = {"weights": network.recipe.weight_ranges, "activations": network.recipe.activation_ranges}
+    return by_group(network, candidates, lambda layer, candidate: known.noise_ratio(layer, candidate, **methods), sum)
+
+
+def by_group(
+    network: QuantizedNetwork,
+    candidates: Sequence[Precision],
+    score: Callable[[Layer, Precision], float],
+    join: Callable[[list[float]], float],
+) -> NDArray[np.float64]:
+    """Return the scores of all groups ``(groups, candidates)``, from those of their layers."""
+    captured = network.captured
     return np.array(
         [
             [
-                sum(
-                    predictor.noise_ratio(network.captured.layers[layers[name]], candidate, **methods)
-                    for name in group.layers
-                )
+                join([score(captured.layers[captured.layer_index[name]], candidate) for name in group.layers])
                 for candidate in candidates
             ]
-            for group in network.captured.groups
+            for group in captured.groups
         ]
     )
 

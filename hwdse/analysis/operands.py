@@ -16,7 +16,7 @@ from hwdse.graph import Layer
 from hwdse.quantize.network import QuantizedNetwork
 from hwdse.quantize.weights import scale_rows
 
-__all__ = ["Operand", "layer_operands", "operands_of"]
+__all__ = ["Operand", "first_readers", "layer_operands", "operands_of"]
 
 
 @dataclass(frozen=True)
@@ -83,19 +83,27 @@ def operands_of(network: QuantizedNetwork) -> dict[str, Operand]:
     InputError
         If a weight is empty or not finite (the layer is named).
     """
-    layers = network.captured.layers
+    readers = first_readers(network)
     found: dict[str, Operand] = {}
     for name, weight in network.program.folded.items():
-        reader = next(layer.name for layer in layers if layer.weight == name)
+        reader = readers[name]
         rows = scale_rows(weight.detach(), network.scheme, axis=network.weight_axis(name))
         try:
             found[name] = Operand(name, "weight", reader, tuple(map(Points, rows)))
         except InputError as error:
             raise InputError(f"{error} (layer {reader!r})") from error
-    readers = {layer.input: layer.name for layer in reversed(layers)}
     for point, stream in network.streams.items():
-        reader = readers.get(point, point.removesuffix(".second"))
-        found[point] = Operand(point, "activation", reader, (Boxes.of_stream(stream),))
+        found[point] = Operand(point, "activation", readers[point], (Boxes.of_stream(stream),))
+    return found
+
+
+def first_readers(network: QuantizedNetwork) -> dict[str, str]:
+    """Return the first layer that reads each operand of ``network``, by the operand's name."""
+    found = {point: point.removesuffix(".second") for point in network.streams}
+    for layer in reversed(network.captured.layers):
+        found[layer.input] = layer.name
+        if layer.weight is not None:
+            found[layer.weight] = layer.name
     return found
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hwdse.analysis.difficulty import Predictor
+from hwdse.analysis.difficulty import Predictor, by_group
 from hwdse.analysis.operands import layer_operands
 from hwdse.analysis.statistics import Statistics
 from hwdse.formats import FP32, Precision
@@ -99,12 +99,12 @@ def distribution_scores(
         "weight_count": lambda layer, _: -float(layer.weight_count),
         "macs": lambda layer, _: -float(layer.macs),
     }
-    found = {name: _by_group(network, candidates, score, sum) for name, score in summed.items()}
+    found = {name: by_group(network, candidates, score, sum) for name, score in summed.items()}
     bits = [-float(c.weights.bits + c.activations.bits) for c in candidates]
     found["bits"] = np.tile(bits, (len(network.captured.groups), 1))
     for place, role in enumerate(("weight", "activation")):
         for feature in FEATURES:
-            found[f"{role}_{feature}"] = _by_group(network, candidates, _feature(statistics, place, feature), max)
+            found[f"{role}_{feature}"] = by_group(network, candidates, _feature(statistics, place, feature), max)
     return found
 
 
@@ -114,22 +114,3 @@ def _feature(statistics: Mapping[str, Statistics], place: int, feature: str) -> 
         return float(np.mean(getattr(statistics[name], feature)))
 
     return score
-
-
-def _by_group(
-    network: QuantizedNetwork,
-    candidates: Sequence[Precision],
-    score: Callable[[Layer, Precision], float],
-    join: Callable[[list[float]], float],
-) -> Scores:
-    """Return the scores of all groups, from those of their layers."""
-    captured = network.captured
-    return np.array(
-        [
-            [
-                join([score(captured.layers[captured.layer_index[name]], candidate) for name in group.layers])
-                for candidate in candidates
-            ]
-            for group in captured.groups
-        ]
-    )

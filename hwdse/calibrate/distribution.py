@@ -20,7 +20,7 @@ from hwdse.calibrate.stream import Stream
 from hwdse.errors import InputError
 from hwdse.formats import Levels
 
-__all__ = ["Boxes", "Distribution", "Points", "nearest"]
+__all__ = ["Boxes", "Distribution", "Points", "nearest", "places_of"]
 
 Rows = NDArray[np.float64]
 
@@ -382,7 +382,7 @@ class Boxes(Distribution):
 def nearest(x: torch.Tensor, levels: Levels, zero_point: torch.Tensor | float = 0.0) -> torch.Tensor:
     """Return the level nearest to each ``x``, in units of the scale; ``zero_point`` is the code of 0."""
     if levels.lowest is None or levels.highest is None:
-        return _look_up(torch.tensor(levels.values, dtype=x.dtype), _places(x, levels))
+        return _look_up(torch.tensor(levels.values, dtype=x.dtype), places_of(x, levels))
     # torch's own uses threads, which small tensors wait for.
     codes = torch.from_numpy(np.rint(x.numpy()))
     if levels.is_affine:
@@ -390,7 +390,7 @@ def nearest(x: torch.Tensor, levels: Levels, zero_point: torch.Tensor | float = 
     return codes.clamp_(levels.lowest, levels.highest)
 
 
-def _places(x: torch.Tensor, levels: Levels) -> torch.Tensor:
+def places_of(x: torch.Tensor, levels: Levels) -> torch.Tensor:
     """Return the number of the level nearest to each float32 ``x``, int32.
 
     As a search among the thresholds, but the upper half of a number's bits tells its place but for the thresholds that
@@ -465,7 +465,7 @@ def _integral(x: torch.Tensor, levels: Levels, zero_point: torch.Tensor, power: 
         base = level * float(_cells(np.ones(()), power))
     else:
         values, bases = _bases(levels, power)
-        place = _places(x, levels)
+        place = places_of(x, levels)
         level, base = _look_up(values, place), _look_up(bases, place)
     rest = x - level
     return base.add_(_power(rest, power).mul_(rest), alpha=1.0 / (power + 1.0))

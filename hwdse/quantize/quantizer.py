@@ -11,6 +11,7 @@ import torch
 
 from hwdse.calibrate import Calibrator, Distribution
 from hwdse.calibrate.codebook import taught
+from hwdse.calibrate.distribution import places_of
 from hwdse.formats import FP32, Levels, NumberFormat, Scheme
 
 __all__ = [
@@ -102,10 +103,6 @@ class CodebookQuantizer:
     is_unsigned = False
 
     @cached_property
-    def _thresholds(self) -> torch.Tensor:
-        return torch.tensor(self.levels.thresholds)
-
-    @cached_property
     def _values(self) -> torch.Tensor:
         return torch.tensor(self.levels.values * self.scale, dtype=torch.float32)
 
@@ -116,8 +113,7 @@ class CodebookQuantizer:
         dense = x.movedim(1, -1) if moved else x
         inverse = float(np.float32(1.0) / np.float32(self.scale))
         scaled = (dense.float() * inverse).contiguous()
-        places = torch.bucketize(scaled, self._thresholds, right=True, out_int32=True)
-        rounded = self._values[places].to(x.dtype)
+        rounded = self._values[places_of(scaled, self.levels)].to(x.dtype)
         return rounded.movedim(-1, 1) if moved else rounded
 
     def apply_(self, x: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ from hwdse.calibrate.distribution import nearest
 from hwdse.errors import InputError
 from hwdse.formats import Granularity, Levels, NumberFormat, Scheme
 
-__all__ = ["QuantizedWeight", "quantize_weight", "scale_rows", "weight_levels"]
+__all__ = ["QuantizedWeight", "quantize_weight", "scale_rows"]
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,11 @@ def quantize_weight(
         If the calibrator is unknown, the weight is empty or not finite, or the format cannot hold its sign.
     """
     calibrate = calibrator(ranges)
-    tables = scale_rows(weight.detach(), scheme, axis=axis)
-    levels = weight_levels(tables, number_format, scheme)
-    parts = [_rounded(rows.float(), levels, calibrate) for rows in tables]
+    rows = scale_rows(weight.detach(), scheme, axis=axis)
+    unlearned = Levels.of_weights(number_format, scheme)
+    tables = [Points(values) for values in rows]
+    levels = taught(unlearned, tables[0])
+    parts = [_rounded(table, levels, calibrate) for table in tables]
     moved = weight.movedim(axis, 0)
     values, scale, zero_point = (_joined([part[i] for part in parts], moved.shape[0]) for i in range(3))
     values = values.reshape(moved.shape).movedim(0, axis).to(weight.dtype)
@@ -94,19 +96,11 @@ def quantize_weight(
     return QuantizedWeight(values, scale.reshape(-1), zero_point.reshape(-1), levels)
 
 
-def weight_levels(tables: Sequence[torch.Tensor], number_format: NumberFormat, scheme: Scheme) -> Levels:
-    """Return the levels of weights in ``tables`` of rows; a learned format is learned from the first of them."""
-    levels = Levels.of_weights(number_format, scheme)
-    return levels if levels.is_known else taught(levels, Points(tables[0]))
-
-
-def _rounded(
-    rows: torch.Tensor, levels: Levels, calibrate: Calibrator
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _rounded(table: Points, levels: Levels, calibrate: Calibrator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return rounded rows, scales and zero points."""
-    scale, zero_point = map(torch.from_numpy, levels.grid(*calibrate(Points(rows), levels)))
+    scale, zero_point = map(torch.from_numpy, levels.grid(*calibrate(table, levels)))
     s = scale.float()[:, None]
-    rounded = nearest(rows * s.reciprocal(), levels, zero_point.float()[:, None]).mul_(s)
+    rounded = nearest(table.values * s.reciprocal(), levels, zero_point.float()[:, None]).mul_(s)
     return rounded, scale, zero_point
 
 

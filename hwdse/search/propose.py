@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from hwdse.cost.table import Metric, Reduction
 from hwdse.pareto import non_dominated
 from hwdse.search import exact
 from hwdse.search.acquire import expected_improvement
+from hwdse.search.evaluations import every_configuration
 from hwdse.search.neighbours import all_neighbours
 from hwdse.search.surrogate import Expectation
 from hwdse.space import DesignSpace
@@ -120,45 +120,39 @@ class Proposer:
             candidates = self._new(belief.measured, self.anything(np.random.default_rng(turn)))
         if not len(candidates):
             return None
-        worth = [self._worth(belief, name, candidates, harm_reference) for name in self.objectives[1:]]
+        expected = belief.expect(candidates)
+        values, known = self.space.evaluate(candidates), self.space.evaluate(belief.measured)
+        worth = []
+        for name in self.objectives[1:]:
+            column = self.space.column(name)
+            promise = _Promise(belief, harm_reference, known[:, column], values[:, column])
+            worth.append(self._climbed(promise, column, candidates, promise.gains(values[:, column], expected)))
         most = max(gain for _, gain in worth)
         for shift in range(len(worth)):
             genes, gain = worth[(turn + shift) % len(worth)]
             if gain > _NOTHING:
                 return Proposal(genes, most)
         # Nothing promises anything: the one that is known least.
-        return Proposal(candidates[int(np.argmax(belief.expect(candidates).sd))], most)
+        return Proposal(candidates[int(np.argmax(expected.sd))], most)
 
-    def _worth(self, belief: Belief, cost: str, candidates: Genes, harm_reference: float) -> tuple[Genes, float]:
-        """Return what promises most in harm and one cost, of the candidates and what is near the best, and its gain."""
-        column = self.space.column(cost)
-        known = self.space.evaluate(belief.measured)[:, column]
-        largest = max(self.space.evaluate(candidates)[:, column].max(), known.max(initial=0.0))
-        reference = np.array([_BEYOND * largest, harm_reference])
-        front = np.stack([known, belief.harms], axis=1)
-
-        def gains(genes: Genes) -> Floats:
-            costs = self.space.evaluate(genes)[:, column]
-            return np.asarray(expected_improvement(costs, belief.expect(genes), front, reference) / reference.prod())
-
-        genes, gain = candidates, gains(candidates)
+    def _climbed(self, promise: _Promise, column: int, genes: Genes, gain: Floats) -> tuple[Genes, float]:
+        """Return what promises most of the candidates, whose gains are ``gain``, and what is near the best of them."""
+        belief = promise.belief
         for _ in range(_CLIMBS):
             kept = np.argsort(-gain, kind="stable")[:_CLIMBERS]
             genes, gain = genes[kept], gain[kept]
             near = self._new(np.concatenate([belief.measured, genes]), all_neighbours(self.space, genes))
             if not len(near):
                 break
-            genes, gain = np.concatenate([genes, near]), np.concatenate([gain, gains(near)])
+            added = promise.gains(self.space.evaluate(near)[:, column], belief.expect(near))
+            genes, gain = np.concatenate([genes, near]), np.concatenate([gain, added])
         best = int(np.argmax(gain))
         return genes[best], float(gain[best])
 
     def anything(self, rng: np.random.Generator) -> Genes:
         """Return configurations that fit, ``(n, groups)``: all of a small space, random ones of a large one."""
-        if self.space.size <= _WHOLE_SPACE:
-            choices = [np.flatnonzero(row) for row in self.space.allowed]
-            genes = np.array(list(product(*choices)), dtype=np.uint8)
-        else:
-            genes = self.space.random(_WHOLE_SPACE, rng)
+        is_small = self.space.size <= _WHOLE_SPACE
+        genes = every_configuration(self.space) if is_small else self.space.random(_WHOLE_SPACE, rng)
         return genes[self.fits(genes)]
 
     def _candidates(self, belief: Belief) -> Genes:
@@ -186,3 +180,28 @@ class Proposer:
         costs = [column for column in self.objectives[1:] if space.is_additive(column)]
         found = [exact.search(space, (_CORRECTED.name, column)).genes for column in costs]
         return np.concatenate([self._fresh[:0], *found])
+
+
+class _Promise:
+    """What a measurement is expected to add to the front of harm and one cost.
+
+    Parameters
+    ----------
+    belief
+        What is known.
+    harm_reference
+        Harm of the reference.
+    known, values
+        The cost of what was measured, and of the candidates.
+    """
+
+    def __init__(self, belief: Belief, harm_reference: float, known: Floats, values: Floats) -> None:
+        self.belief = belief
+        largest = max(values.max(), known.max(initial=0.0))
+        self._reference = np.array([_BEYOND * largest, harm_reference])
+        self._front = np.stack([known, belief.harms], axis=1)
+
+    def gains(self, costs: Floats, harms: Expectation) -> Floats:
+        """Return the hypervolume that configurations are expected to add, ``(n,)``, as a share of the box."""
+        added = expected_improvement(costs, harms, self._front, self._reference)
+        return np.asarray(added / self._reference.prod())

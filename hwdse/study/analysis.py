@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hwdse.analysis.correlation import correlation_table
 from hwdse.analysis.difficulty import Prediction, Predictor, bits_needed, family_name, width_family
-from hwdse.analysis.operands import Operand
+from hwdse.analysis.operands import Operand, first_readers
 from hwdse.analysis.scores import distribution_scores
 from hwdse.analysis.sensitivity import Sensitivity
 from hwdse.analysis.statistics import Statistics, statistics_of, statistics_of_weight
@@ -40,27 +40,15 @@ VALUE, SHARE = "value", "share of channel maximum"
 
 def _features(network: QuantizedNetwork, *, channels: bool) -> Iterator[tuple[str, str, str, Statistics]]:
     """Yield name, kind, first reader and features of every operand, weights first; tensors or their channels."""
-    readers = {layer.input: layer.name for layer in reversed(network.captured.layers)}
-    readers |= {layer.weight: layer.name for layer in reversed(network.captured.layers) if layer.weight is not None}
+    readers = first_readers(network)
     for name, weight in network.program.folded.items():
         found = statistics_of_weight(weight, network.weight_axis(name))
         yield name, "weight", readers[name], found[channels]
     for name, stream in network.streams.items():
-        reader = readers.get(name, name.removesuffix(".second"))
         if not channels:
-            yield (
-                name,
-                "activation",
-                reader,
-                statistics_of(stream.tensor, stream.moments),
-            )
+            yield name, "activation", readers[name], statistics_of(stream.tensor, stream.moments)
         elif stream.channels is not None and stream.channel_moments is not None:
-            yield (
-                name,
-                "activation",
-                reader,
-                statistics_of(stream.channels, stream.channel_moments),
-            )
+            yield name, "activation", readers[name], statistics_of(stream.channels, stream.channel_moments)
 
 
 def statistics_table(network: QuantizedNetwork) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from math import inf, isfinite
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -187,17 +187,19 @@ class Laboratory:
         return drop.mean - _NO_DOUBT * drop.standard_error > ceiling
 
     def scores(self, state: SchemeState, bits: str) -> NDArray[np.float32]:
-        """Return the scores per sample of a configuration that was measured under a scheme, ``(samples,)``."""
-        return self._scores(state.network, bits)[0].per_sample
+        """Return the scores of the samples that a configuration was measured on under a scheme, ``(samples,)``."""
+        kept = self.pool.get(self.identity.key(state.key, bits))
+        assert kept is not None
+        return kept.per_sample
 
-    def _scores(self, network: QuantizedNetwork, bits: str, ceiling: float = -inf) -> tuple[Scores, bool]:
-        """Return the scores of all samples, or of enough; of whatever was kept if there is no ceiling."""
+    def _scores(self, network: QuantizedNetwork, bits: str, ceiling: float = inf) -> tuple[Scores, bool]:
+        """Return the scores of all samples, or of enough."""
         key = self.identity.key(network.scheme.key, bits)
         kept = self.pool.get(key)
-        if kept is not None and (ceiling == -inf or self._is_enough(kept.per_sample, ceiling)):
+        if kept is not None and self._is_enough(kept.per_sample, ceiling):
             return kept, True
         config = None if bits == FULL_PRECISION else parse_bits(network.captured.layer_index, bits)
-        is_enough = partial(self._is_enough, ceiling=ceiling) if isfinite(ceiling) else None
+        is_enough = None if ceiling == inf else partial(self._is_enough, ceiling=ceiling)
         scores = self.evaluator.score(network, config, is_enough=is_enough)
         self.pool.put(key, scores)
         return scores, False
