@@ -24,8 +24,9 @@ from kws_truth import Truth  # noqa: E402 (a neighbour, found through its folder
 
 from hwdse.files import write_csv  # noqa: E402
 from hwdse.pareto import hypervolume  # noqa: E402
-from hwdse.search.adaptive import Learner, predicted_front  # noqa: E402
+from hwdse.search.adaptive import predicted_front  # noqa: E402
 from hwdse.search.propose import Belief, Proposer  # noqa: E402
+from hwdse.search.surrogate import Learner  # noqa: E402
 from hwdse.space import DesignSpace  # noqa: E402
 from hwdse.study.device import LOSS  # noqa: E402
 
@@ -66,8 +67,7 @@ def explore(truth: Truth, spaces: list[DesignSpace], evaluations: int, rng: np.r
     for space in spaces:
         archive = predicted_front(space, (LOSS.name, COST), limits={}, rng=rng).genes
         proposers.append(Proposer(space, (LOSS.name, COST), archive, lambda genes: np.ones(len(genes), dtype=bool)))
-    uniform = [genes for genes in map(truth.space.uniform, truth.candidates) if genes is not None]
-    measured = np.array([truth.space.random(1, rng)[0], *uniform], dtype=np.uint8)
+    measured = np.concatenate([truth.space.random(1, rng), truth.space.uniforms])
     turn = 0
     while len(measured) < evaluations:
         harms = truth.drop(measured)

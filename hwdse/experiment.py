@@ -115,7 +115,7 @@ class QuantizeSection(_Section):
 class SearchSection(_Section):
     """What predicts harm before anything is measured."""
 
-    loss: Literal["kl", "difficulty"] = "kl"
+    loss: Literal["kl", "jsd", "cosine", "fisher", "difficulty"] = "kl"
 
 
 class BudgetSection(_Section):

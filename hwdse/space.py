@@ -257,6 +257,13 @@ class DesignSpace:
             return None
         return np.where(takes, index, self.allowed.argmax(axis=1)).astype(np.uint8)
 
+    @property
+    def uniforms(self) -> NDArray[np.uint8]:
+        """The configurations ``(n, groups)`` of one candidate each, as :meth:`uniform` gives them; each once."""
+        found = [genes for genes in map(self.uniform, self.candidates) if genes is not None]
+        each = {genes.tobytes(): genes for genes in found}
+        return np.array(list(each.values()), dtype=np.uint8).reshape(-1, len(self.groups))
+
     def random(self, n: int, rng: np.random.Generator) -> NDArray[np.uint8]:
         """Return ``n`` configurations ``(n, groups)`` drawn uniformly from the space; they may repeat."""
         # Allowed candidates first, in order: a draw below their number is then always allowed.

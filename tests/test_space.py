@@ -314,6 +314,8 @@ def test_uniform_keeps_what_is_fixed():
     assert space.uniform(W8A8).tolist() == [1, 1, 1]
     every = DesignSpace.from_costs(graph, table_for(graph, (W4A8, W8A8)), fixed=dict.fromkeys(("l0", "l1", "l2"), W8A8))
     assert every.uniform(W4A8) is None
+    assert space.uniforms.tolist() == [[1, 0, 0], [1, 1, 1]]
+    assert every.uniforms.tolist() == [[1, 1, 1]]
     with pytest.raises(InputError, match="one of the candidates W4A8, W8A8, got W2A8"):
         space.uniform(Precision.parse("W2A8"))
 

@@ -32,10 +32,11 @@ from hwdse.study.analysis import (
     difficulty_table,
     histograms_table,
     operand_formats,
+    sampled_sensitivity,
     score_correlations,
     statistics_table,
 )
-from hwdse.study.prepare import Question, sampled_sensitivity
+from hwdse.study.prepare import Question
 from hwdse.study.tables import layers_table, sensitivity_table
 
 __all__ = ["analyze"]

@@ -14,20 +14,20 @@ from hwdse.pareto import non_dominated, select_spread
 from hwdse.plugins import load_plugin
 from hwdse.search import exact
 from hwdse.search.collect import collect
+from hwdse.search.evaluations import Evaluations
 from hwdse.search.limits import as_limits, within
-from hwdse.search.propose import CARED_FOR, Belief, Proposer
+from hwdse.search.propose import CARED_FOR, Belief, Proposal, Proposer
 from hwdse.search.protocol import GROUP, SearchResult
-from hwdse.search.surrogate import HarmModel
+from hwdse.search.surrogate import Learner
 from hwdse.space import DesignSpace
 
-__all__ = ["Learner", "PredictedFront", "predicted_front", "search"]
+__all__ = ["PredictedFront", "predicted_front", "search"]
 
 Floats = NDArray[np.float64]
 Genes = NDArray[np.uint8]
 
 _TABLE_EVALUATIONS = 4000
 _ARCHIVE = 1500
-_FEW, _GROWTH = 20, 1.1
 
 
 @dataclass(frozen=True)
@@ -91,45 +91,6 @@ def predicted_front(
     return PredictedFront(union, result.infeasible)
 
 
-class Learner:
-    """A model of harm that is fitted to more and more measurements of one network.
-
-    How wide its priors are is found anew whenever there are a tenth more measurements, from the first so many: the
-    model depends on the order of measuring alone, also after an interruption.
-
-    Parameters
-    ----------
-    losses
-        Sensitivities ``(groups, candidates)``.
-    """
-
-    def __init__(self, losses: Floats) -> None:
-        self._losses = losses
-        self._widths: dict[int, Floats] = {}
-
-    def model(self, genes: Genes, harms: Floats, errors: Floats | None) -> HarmModel:
-        """Return the model of all that was measured, ``(n, groups)``, ``(n,)`` and ``(n,)``."""
-        n = _last_fit(len(harms))
-        if n not in self._widths:
-            first = None if errors is None else errors[:n]
-            self._widths[n] = HarmModel(self._losses, genes[:n], harms[:n], errors=first).widths
-        return HarmModel(self._losses, genes, harms, errors=errors, widths=self._widths[n])
-
-
-def _last_fit(n: int) -> int:
-    """Return the largest number up to ``n`` at which the priors are found anew.
-
-    >>> [_last_fit(n) for n in (0, 7, 20, 21, 22, 23, 24, 100)]
-    [0, 7, 20, 20, 22, 22, 24, 94]
-    """
-    if n <= _FEW:
-        return n
-    last = _FEW
-    while (following := int(last * _GROWTH)) <= n:
-        last = following
-    return last
-
-
 def search(
     space: DesignSpace,
     objectives: Sequence[str],
@@ -152,48 +113,33 @@ def search(
     """
     if measure is None:
         raise InputError("expected a function that measures harm, got none; use exact or nsga2 for tables alone")
-    if evaluations < 1:
-        raise InputError(f"expected at least 1 evaluation, got {evaluations}; set the budget")
-    bounds = as_limits(space, limits)
-    predicted = predicted_front(space, objectives, limits=limits or {}, rng=rng)
+    known = Evaluations(space, objectives, limits=limits, budget=evaluations, measure=measure)
+    if (result := known.without_search()) is not None:
+        return result
+    tables = {limit.column: limit.value for limit in known.limits if limit.column != objectives[0]}
+    predicted = predicted_front(space, objectives, limits=tables, rng=rng)
     if predicted.infeasible is not None:
-        return collect(space, objectives, predicted.genes[:0], limits=bounds, evaluations=0)
+        return collect(space, objectives, predicted.genes, limits=as_limits(space, tables), evaluations=0)
+    bounds = as_limits(space, tables)
 
     def fits(genes: Genes) -> NDArray[np.bool_]:
         return within(space, bounds, space.evaluate(genes))
 
-    losses = space.unary[..., space.column(objectives[0])]
-    learner = Learner(losses)
+    learner = Learner(space.unary[..., known.columns[0]])
     proposer = Proposer(space, objectives, predicted.genes, fits)
-    measured = _first(space, initial, fits)[:evaluations]
-    harms = measure(measured)
-    turn = 0
-    while len(measured) < evaluations:
+    first = known.fresh(np.concatenate([known.start(initial), space.uniforms]))
+    known.metrics(first[fits(first)][: known.left])
+
+    def proposal(turn: int) -> Proposal | None:
+        measured = known.genes
+        harms = known.metrics(measured)[:, known.columns[0]]
         model = learner.model(measured, harms, None)
-        proposal = proposer.propose(
-            Belief(measured, harms, model, model.corrected),
-            turn=turn,
-            harm_reference=max(CARED_FOR * float(harms.max(initial=0.0)), 1e-9),
-        )
-        if proposal is None:
-            break
-        measured = np.concatenate([measured, proposal.genes[None]])
-        harms = np.concatenate([harms, measure(proposal.genes[None])])
+        reference = max(CARED_FOR * float(harms.max(initial=0.0)), 1e-9)
+        belief = Belief(measured, harms, model, model.corrected)
+        return proposer.propose(belief, turn=turn, harm_reference=reference)
+
+    turn = 0
+    while known.left and (proposed := proposal(turn)) is not None:
+        known.metrics(proposed.genes[None])
         turn += 1
-    values = space.evaluate(measured)[:, [space.column(c) for c in objectives]]
-    values[:, 0] = harms
-    best = np.flatnonzero(non_dominated(values))
-    best = best[np.argsort(values[best, -1], kind="stable")]
-    return SearchResult(measured[best], values[best], evaluations=len(measured))
-
-
-def _first(
-    space: DesignSpace, initial: NDArray[np.integer] | None, fits: Callable[[Genes], NDArray[np.bool_]]
-) -> Genes:
-    """Return what is measured first, ``(n, groups)``, each once: what was given, and the uniform configurations."""
-    uniform = [genes[None] for genes in map(space.uniform, space.candidates) if genes is not None]
-    given = [] if initial is None else [np.asarray(initial, dtype=np.uint8)]
-    genes = np.concatenate([*given, *uniform, np.zeros((0, len(space.groups)), dtype=np.uint8)]).astype(np.uint8)
-    _, first = np.unique(genes, axis=0, return_index=True)
-    genes = genes[np.sort(first)]
-    return genes[fits(genes)] if len(genes) else genes
+    return known.result()

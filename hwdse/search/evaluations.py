@@ -71,6 +71,11 @@ class Evaluations:
         """How many more configurations may be evaluated."""
         return self._budget - len(self)
 
+    @property
+    def genes(self) -> NDArray[np.uint8]:
+        """What was evaluated, in order, ``(n, groups)``."""
+        return np.frombuffer(b"".join(self._known), dtype=np.uint8).reshape(-1, len(self._space.groups))
+
     def fresh(self, genes: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the configurations ``(n, groups)`` that were not evaluated, each once, in order."""
         first = {row.tobytes(): i for i, row in reversed(list(enumerate(genes)))}
@@ -153,12 +158,11 @@ class Evaluations:
 
     def result(self, *, exact: bool = False) -> SearchResult:
         """Return the front of everything that was evaluated."""
-        genes = np.frombuffer(b"".join(self._known), dtype=np.uint8).reshape(-1, len(self._space.groups))
         return collect(
             self._space,
             self._objectives,
-            genes,
-            metrics=None if self._measure is None else self.metrics(genes),
+            self.genes,
+            metrics=None if self._measure is None else self.metrics(self.genes),
             limits=self.limits,
             evaluations=len(self),
             exact=exact,

@@ -63,7 +63,7 @@ def evolve(
         return result
     size = min(max(evaluations // 50, SMALLEST), LARGEST)
     hull_budget = evaluations if measure is None else evaluations // 2
-    seeds = _seeds(space, objectives, known.start(initial), evaluations, hull_budget, size, rng)
+    seeds = _seeds(known, space, objectives, known.start(initial), evaluations, hull_budget, size, rng)
     problem = _ConfigurationProblem(space, known, _knots(known.metrics(seeds)[:, known.columns]))
     population = problem.spread(seeds, size)
     evolution = algorithm(
@@ -88,6 +88,7 @@ def evolve(
 
 
 def _seeds(
+    known: Evaluations,
     space: DesignSpace,
     objectives: Sequence[str],
     given: NDArray[np.uint8],
@@ -97,16 +98,14 @@ def _seeds(
     rng: np.random.Generator,
 ) -> NDArray[np.uint8]:
     """Return unique genes ``(n, groups)`` to start from: ``given``, uniform, hull, and random ones to fill up."""
-    uniform = [genes[None] for genes in map(space.uniform, space.candidates) if genes is not None]
+    uniform = space.uniforms
     hull = hull_genes(space, objectives)
     room = max(hull_budget - len(given) - len(uniform), 0)
     if len(hull) > room:
         columns = as_columns(space, objectives)
         hull = hull[select_spread(space.evaluate(hull)[:, columns], room)]
     random = space.random(max(size // 10, size - len(hull)), rng)
-    seeds = np.concatenate([given, *uniform, hull, random])
-    _, first = np.unique(seeds, axis=0, return_index=True)
-    return np.asarray(seeds[np.sort(first)][:evaluations])
+    return known.fresh(np.concatenate([given, uniform, hull, random]))[:evaluations]
 
 
 def _knots(values: NDArray[np.float64]) -> list[NDArray[np.float64]]:

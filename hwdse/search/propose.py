@@ -79,7 +79,7 @@ class Proposer:
     Candidates are the front as it was predicted, the front as it is predicted with what was learned, and all
     configurations that differ from a measured front in one group; anything else once those are measured. Their worth is
     the expected hypervolume that they add to harm and one cost; from the best, it is climbed to better ones a group at
-    a time. The costs take turns.
+    a time. The costs take turns; of several, a random mixture has its turn, too, for what trades one for another.
 
     Attributes
     ----------
@@ -111,7 +111,7 @@ class Proposer:
         belief
             What is known.
         turn
-            Counts the proposals for this space; the costs take turns.
+            Counts the proposals for this space; the costs and a mixture of them take turns.
         harm_reference
             Harm beyond which nobody cares for a configuration.
         """
@@ -121,12 +121,11 @@ class Proposer:
         if not len(candidates):
             return None
         expected = belief.expect(candidates)
-        values, known = self.space.evaluate(candidates), self.space.evaluate(belief.measured)
+        values, known = self._costs(candidates), self._costs(belief.measured)
         worth = []
-        for name in self.objectives[1:]:
-            column = self.space.column(name)
-            promise = _Promise(belief, harm_reference, known[:, column], values[:, column])
-            worth.append(self._climbed(promise, column, candidates, promise.gains(values[:, column], expected)))
+        for weights in self._directions(values, turn):
+            promise = _Promise(belief, harm_reference, known @ weights, values @ weights)
+            worth.append(self._climbed(promise, weights, candidates, promise.gains(values @ weights, expected)))
         most = max(gain for _, gain in worth)
         for shift in range(len(worth)):
             genes, gain = worth[(turn + shift) % len(worth)]
@@ -135,7 +134,19 @@ class Proposer:
         # Nothing promises anything: the one that is known least.
         return Proposal(candidates[int(np.argmax(expected.sd))], most)
 
-    def _climbed(self, promise: _Promise, column: int, genes: Genes, gain: Floats) -> tuple[Genes, float]:
+    def _costs(self, genes: Genes) -> Floats:
+        return self.space.evaluate(genes)[:, [self.space.column(name) for name in self.objectives[1:]]]
+
+    def _directions(self, costs: Floats, turn: int) -> Floats:
+        """Return weights of the costs, a row per direction: each cost alone, and a random mixture of several."""
+        alone = np.eye(costs.shape[1])
+        if len(alone) == 1:
+            return alone
+        ranges = np.ptp(costs, axis=0)
+        mixture = np.random.default_rng(turn).dirichlet(np.ones(len(alone))) / np.where(ranges > 0.0, ranges, 1.0)
+        return np.concatenate([alone, mixture[None]])
+
+    def _climbed(self, promise: _Promise, weights: Floats, genes: Genes, gain: Floats) -> tuple[Genes, float]:
         """Return what promises most of the candidates, whose gains are ``gain``, and what is near the best of them."""
         belief = promise.belief
         for _ in range(_CLIMBS):
@@ -144,7 +155,7 @@ class Proposer:
             near = self._new(np.concatenate([belief.measured, genes]), all_neighbours(self.space, genes))
             if not len(near):
                 break
-            added = promise.gains(self.space.evaluate(near)[:, column], belief.expect(near))
+            added = promise.gains(self._costs(near) @ weights, belief.expect(near))
             genes, gain = np.concatenate([genes, near]), np.concatenate([gain, added])
         best = int(np.argmax(gain))
         return genes[best], float(gain[best])

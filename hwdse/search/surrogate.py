@@ -16,7 +16,7 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import isotonic_regression, minimize
 from scipy.special import ndtr
 
-__all__ = ["Expectation", "HarmModel"]
+__all__ = ["Expectation", "HarmModel", "Learner"]
 
 Floats = NDArray[np.float64]
 _Kernels = tuple[Floats, Floats, Floats, Floats, Floats]
@@ -32,6 +32,9 @@ _SPREAD = 1.0
 """How far, in factors of e, these may lie from what is typical, as one standard deviation."""
 
 _GRID = 64
+
+_FEW, _GROWTH = 20, 1.1
+"""Measurements at which the widths are found for good for the first time, and how many more make it worth again."""
 
 
 @dataclass(frozen=True)
@@ -227,6 +230,45 @@ class HarmModel:
         trend = self._weighted(self._kernels(points, self._features), self.widths)[0]
         level = isotonic_regression(grid + self._centre + trend @ self._weights).x
         return np.asarray(np.interp(log_loss, grid, level))
+
+
+class Learner:
+    """A model of harm that is fitted to more and more measurements of one network.
+
+    How wide its priors are is found anew whenever there are a tenth more measurements, from the first so many: the
+    model depends on the order of measuring alone, also after an interruption.
+
+    Parameters
+    ----------
+    losses
+        Sensitivities ``(groups, candidates)``.
+    """
+
+    def __init__(self, losses: Floats) -> None:
+        self._losses = losses
+        self._widths: dict[int, Floats] = {}
+
+    def model(self, genes: NDArray[np.integer], harms: Floats, errors: Floats | None) -> HarmModel:
+        """Return the model of all that was measured, ``(n, groups)``, ``(n,)`` and ``(n,)``."""
+        n = _last_fit(len(harms))
+        if n not in self._widths:
+            first = None if errors is None else errors[:n]
+            self._widths[n] = HarmModel(self._losses, genes[:n], harms[:n], errors=first).widths
+        return HarmModel(self._losses, genes, harms, errors=errors, widths=self._widths[n])
+
+
+def _last_fit(n: int) -> int:
+    """Return the largest number up to ``n`` at which the priors are found anew.
+
+    >>> [_last_fit(n) for n in (0, 7, 20, 21, 22, 23, 24, 100)]
+    [0, 7, 20, 20, 22, 22, 24, 94]
+    """
+    if n <= _FEW:
+        return n
+    last = _FEW
+    while (following := int(last * _GROWTH)) <= n:
+        last = following
+    return last
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,7 @@ def explore(
     seed
         Of every random choice.
     loss
-        What predicts harm: ``kl`` (measured for one group at a time) or ``difficulty`` (from distributions alone).
+        What predicts harm, one of :data:`hwdse.study.losses.LOSSES`.
     out
         Run folder; ``None`` keeps everything in memory.
     resume

@@ -8,17 +8,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
 from hwdse.analysis.correlation import correlation_table
 from hwdse.analysis.difficulty import Prediction, Predictor, bits_needed, family_name, width_family
 from hwdse.analysis.operands import Operand, first_readers
 from hwdse.analysis.scores import distribution_scores
-from hwdse.analysis.sensitivity import Sensitivity
+from hwdse.analysis.sensitivity import Sensitivity, measure_sensitivity
 from hwdse.analysis.statistics import Statistics, statistics_of, statistics_of_weight
 from hwdse.calibrate import GROUP, Points
 from hwdse.formats import FP32, Granularity, NumberFormat, Precision
 from hwdse.plugins import plugin_names
+from hwdse.progress import Progress
 from hwdse.quantize.network import QuantizedNetwork
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "difficulty_table",
     "histograms_table",
     "operand_formats",
+    "sampled_sensitivity",
     "score_correlations",
     "statistics_table",
 ]
@@ -34,6 +37,7 @@ __all__ = [
 Floats = NDArray[np.float64]
 
 BINS = 256
+_SENSITIVITY_SAMPLES = 256
 TARGETS_DB = (20.0, 30.0, 40.0)
 VALUE, SHARE = "value", "share of channel maximum"
 
@@ -256,3 +260,27 @@ def score_correlations(
     )
     table.insert(1, "scheme", predictor.scheme.key)
     return table
+
+
+def sampled_sensitivity(
+    network: QuantizedNetwork,
+    batches: Sequence[Any],
+    candidates: tuple[Precision, ...],
+    *,
+    progress: Progress,
+) -> Sensitivity:
+    """Return divergence and SQNR at the output on the first 256 calibration samples, in whole batches."""
+    sample = _first_samples(batches, _SENSITIVITY_SAMPLES)
+    progress.start("sensitivity", len(sample))
+    return measure_sensitivity(network, sample, candidates=candidates, on_batch=progress.advance)
+
+
+def _first_samples(batches: Sequence[Any], samples: int) -> list[Any]:
+    """Return the first batches that together hold at least ``samples`` samples, or all."""
+    taken, count = [], 0
+    for batch in batches:
+        if count >= samples:
+            break
+        taken.append(batch)
+        count += (batch if isinstance(batch, torch.Tensor) else batch[0]).shape[0]
+    return taken

@@ -19,6 +19,7 @@ from hwdse.graph import LayerGraph
 from hwdse.hardware import HardwareProfile
 from hwdse.infeasible import Infeasible
 from hwdse.search.adaptive import predicted_front
+from hwdse.search.limits import as_limits, within
 from hwdse.search.propose import Belief, Proposer
 from hwdse.search.surrogate import Expectation, HarmModel
 from hwdse.space import DesignSpace
@@ -186,11 +187,7 @@ class DeviceProblem:
 
     def fits(self, genes: Genes) -> NDArray[np.bool_]:
         """Return ``(n,)``: True where the configuration fits the device's memories."""
-        values = self.space.evaluate(genes)
-        fits = np.ones(len(genes), dtype=np.bool_)
-        for column, limit in self.limits.items():
-            fits &= values[:, self.space.column(column)] <= limit
-        return fits
+        return within(self.space, as_limits(self.space, self.limits), self.space.evaluate(genes))
 
     def bits(self, genes: NDArray[np.integer]) -> str:
         """Return one configuration's precisions by layer, separated by spaces."""

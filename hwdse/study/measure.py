@@ -15,8 +15,7 @@ from hwdse.evaluate import Evaluator, Interval, Key, Pool, Scores, mean_interval
 from hwdse.formats import Precision
 from hwdse.graph import BitConfig
 from hwdse.quantize.network import QuantizedNetwork
-from hwdse.search.adaptive import Learner
-from hwdse.search.surrogate import HarmModel
+from hwdse.search.surrogate import HarmModel, Learner
 
 __all__ = ["FULL_PRECISION", "Identity", "Measured", "SchemeState"]
 

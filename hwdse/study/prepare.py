@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from hwdse.analysis.difficulty import measure_difficulty
-from hwdse.analysis.sensitivity import Sensitivity, measure_sensitivity
+from hwdse.analysis.sensitivity import Sensitivity
 from hwdse.capture import Capture
 from hwdse.cost import metric_column
 from hwdse.errors import InputError
@@ -26,25 +25,20 @@ from hwdse.quantize.program import Program
 from hwdse.space import DesignSpace
 from hwdse.study.device import DeviceProblem, device_space
 from hwdse.study.folder import RunFolder
+from hwdse.study.losses import LOSSES, find_losses
 from hwdse.study.measure import Identity, SchemeState
 from hwdse.study.tables import load_sensitivity
 
 __all__ = [
     "DEFAULT_PRECISIONS",
-    "LOSSES",
     "Prepared",
     "Question",
     "check_same_network",
     "identity_of_run",
     "prepare",
-    "sampled_sensitivity",
 ]
 
 DEFAULT_PRECISIONS = ("W2A8", "W4A4", "W4A8", "W8A8")
-LOSSES = ("kl", "difficulty")
-"""What a predicted loss may be: KL divergence at the output, measured for one group at a time, or difficulty, which
-needs no quantized network."""
-_SENSITIVITY_SAMPLES = 256
 
 
 @dataclass(frozen=True)
@@ -64,7 +58,7 @@ class Question:
     seed
         Of every random choice.
     loss
-        Score of a (group, candidate) whose sum predicts harm, one of :data:`LOSSES`.
+        Score of a (group, candidate) whose sum predicts harm, one of :data:`hwdse.study.losses.LOSSES`.
     """
 
     costs: tuple[str, ...]
@@ -275,7 +269,7 @@ def _states(
     for scheme, network in networks.items():
         chosen = [c for p in profiles if p.scheme == scheme for c in spaces[p.name].candidates]
         candidates = tuple(dict.fromkeys(chosen))
-        sensitivity = _sensitivity(network, batches, candidates, loss=question.loss, folder=folder, progress=progress)
+        sensitivity = _sensitivity(network, batches, candidates, question=question, folder=folder, progress=progress)
         states[scheme.key] = SchemeState(network, sensitivity, question.loss)
     return states
 
@@ -331,53 +325,17 @@ def _sensitivity(
     batches: Sequence[Any],
     candidates: tuple[Precision, ...],
     *,
-    loss: str,
+    question: Question,
     folder: RunFolder | None,
     progress: Progress,
 ) -> Sensitivity:
-    """Return the scores in a resumed run's folder; find them if they are not there.
-
-    Without quantized forward passes, difficulty is all there is.
-    """
-    groups = tuple(group.name for group in network.captured.groups)
-    measured = ("kl", "sqnr_db") if loss != "difficulty" else ()
+    """Return the losses in a resumed run's folder; find them if they are not there."""
     if folder is not None and folder.is_resumed and (folder.path / "sensitivity.csv").is_file():
         return load_sensitivity(
             folder.path / "sensitivity.csv",
             network.scheme.key,
-            groups=groups,
+            groups=tuple(group.name for group in network.captured.groups),
             candidates=candidates,
-            methods=(*measured, "difficulty"),
+            methods=(question.loss,),
         )
-    progress.start("difficulty", 1)
-    scores = {"difficulty": measure_difficulty(network, candidates)}
-    progress.advance()
-    if not measured:
-        return Sensitivity(groups, candidates, scores, samples=0)
-    found = sampled_sensitivity(network, batches, candidates, methods=measured, progress=progress)
-    return replace(found, scores={**found.scores, **scores})
-
-
-def sampled_sensitivity(
-    network: QuantizedNetwork,
-    batches: Sequence[Any],
-    candidates: tuple[Precision, ...],
-    *,
-    methods: Sequence[str] = ("kl", "sqnr_db"),
-    progress: Progress,
-) -> Sensitivity:
-    """Return the sensitivities on the first 256 calibration samples, in whole batches."""
-    sample = first_samples(batches, _SENSITIVITY_SAMPLES)
-    progress.start("sensitivity", len(sample))
-    return measure_sensitivity(network, sample, candidates=candidates, methods=methods, on_batch=progress.advance)
-
-
-def first_samples(batches: Sequence[Any], samples: int) -> list[Any]:
-    """Return the first batches that together hold at least ``samples`` samples, or all."""
-    taken, count = [], 0
-    for batch in batches:
-        if count >= samples:
-            break
-        taken.append(batch)
-        count += (batch if isinstance(batch, torch.Tensor) else batch[0]).shape[0]
-    return taken
+    return find_losses(network, batches, candidates, loss=question.loss, seed=question.seed, progress=progress)

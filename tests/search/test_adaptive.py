@@ -82,6 +82,31 @@ def test_limits_are_hard(problem):
     assert space.evaluate(np.array(asked))[:, 1].max() <= limit
 
 
+def test_a_limit_on_harm_is_one_on_what_is_measured(problem):
+    space, harm, _ = problem
+    result = found(space, harm, 25, limits={"loss": 0.1})
+    assert len(result.genes)
+    assert result.values[:, 0] == pytest.approx(harm(result.genes))
+    assert result.values[:, 0].max() <= 0.1
+
+
+def test_several_costs_are_traded_for_one_another(make_space):
+    rng = np.random.default_rng(5)
+    losses = np.sort(rng.lognormal(-4.0, 1.3, (GROUPS, CANDIDATES)), axis=1)
+    costs = rng.lognormal(1.0, 1.0, (2, GROUPS, 1)) * np.array([8.0, 4.0, 2.0])
+    space = make_space(np.stack([losses, *costs], axis=-1), names=("loss", "size", "time"))
+    reference = (0.3 * losses.max(1).sum(), *(1.05 * costs.max(2).sum(1)))
+
+    def harm(genes):
+        return losses[np.arange(GROUPS), genes].sum(1)
+
+    def volume(genes):
+        return hypervolume(np.column_stack([harm(genes), space.evaluate(genes)[:, 1:]]), reference)
+
+    result = adaptive.search(space, ("loss", "size", "time"), evaluations=60, rng=rng, measure=harm)
+    assert volume(result.genes) > 0.97 * volume(EVERYTHING)
+
+
 def test_what_nothing_fits_is_infeasible(problem):
     space, harm, _ = problem
     result = found(space, harm, 25, limits={"size": 0.1})

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from hwdse.pareto import hypervolume
-from hwdse.search.adaptive import Learner
 from hwdse.search.propose import Belief
+from hwdse.search.surrogate import Learner
 
 
 def all_proposals(problem, *, harm):
