@@ -1,45 +1,41 @@
-"""Sensitivity of every (group, candidate) of ResNet-20 against the naive loop of whole forwards."""
+"""Sensitivity of every (group, candidate) against the naive loop: on the same samples, and on those that are drawn."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-import torch
-from networks import resnet20
+from naive import CANDIDATES, Case, cases
+from scipy.stats import kendalltau
 from timing import interleaved_seconds, row
 
-from hwdse.analysis.sensitivity import kl, measure_sensitivity
-from hwdse.capture import capture
-from hwdse.formats import Precision, Scheme
-from hwdse.quantize.network import QuantizedNetwork, Setting, observe
-from hwdse.quantize.program import Program
+from hwdse.analysis.sensitivity import measure_sensitivity
+from hwdse.progress import SILENT
+from hwdse.study.losses import DRAWS, find_losses
 
-SAMPLES, BATCH, REPEATS = 128, 64, 3
+REPEATS, SEEDS = 3, 5
 
 
 def run() -> list[dict[str, Any]]:
-    """Return the rows of this benchmark; the naive loop runs on the same fast executor."""
-    model, images, kind = resnet20()
-    captured = capture(model, images[:2])
-    program = Program.of(captured)
-    batches = images[:SAMPLES].split(BATCH)
-    network = QuantizedNetwork(program, scheme=Scheme(), streams=observe(program, batches))
-    candidates = [Precision.parse(text) for text in ("W2A8", "W4A4", "W4A8", "W8A8")]
+    """Return the rows of this benchmark."""
+    return [one for case in cases() for one in _rows(case)]
 
-    def naive() -> torch.Tensor:
-        total = torch.zeros(len(captured.groups), len(candidates))
-        for batch in batches:
-            reference = network.forward(batch, Setting())
-            for g, group in enumerate(captured.groups):
-                for c, candidate in enumerate(candidates):
-                    setting = network.setting(dict.fromkeys(group.layers, candidate))
-                    total[g, c] += kl(reference, network.forward(batch, setting)).sum()
-        return total
+
+def _rows(case: Case) -> Iterator[dict[str, Any]]:
+    def drawn(seed: int = 0) -> Any:
+        found = find_losses(case.network, case.batches, CANDIDATES, loss="kl", seed=seed, progress=SILENT)
+        return found.scores["kl"]
 
     def reused() -> object:
-        return measure_sensitivity(network, batches, candidates=candidates, methods=("kl",))
+        return measure_sensitivity(case.network, case.batches, candidates=CANDIDATES, methods=("kl",))
 
-    reused()  # quantizes the weights, which both need
-    seconds = interleaved_seconds({"naive": naive, "reused": reused}, repeats=REPEATS)
-    name = f"sensitivities with the prefix reused / naive loop, ResNet-20 ({kind}), {len(candidates)} candidates"
-    return [row(name, seconds["reused"] / seconds["naive"], unit="x", target=0.6)]
+    full = case.naive()  # quantizes the weights, which all need
+    seconds = interleaved_seconds({"naive": case.naive, "reused": reused, "drawn": drawn}, repeats=REPEATS)
+    title = f"KL sensitivities, {case.name}, {len(CANDIDATES)} candidates"
+    yield row(f"{title}, same samples / naive loop", seconds["reused"] / seconds["naive"], unit="x", target=0.6)
+    samples = sum(map(len, case.batches))
+    name = f"{title}, {DRAWS} draws out of {samples}"
+    yield row(f"{name} / naive loop", seconds["drawn"] / seconds["naive"], unit="x", target=0.5)
+    if case.is_trained:
+        tau = sum(kendalltau(drawn(seed), full).statistic for seed in range(SEEDS)) / SEEDS
+        yield row(f"{name}: 1 - tau", 1.0 - tau, unit="", target=0.05)
