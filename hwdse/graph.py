@@ -13,7 +13,7 @@ from math import prod
 from hwdse.errors import InputError
 from hwdse.formats import Precision
 
-__all__ = ["BitConfig", "Layer", "LayerGraph", "LiveSet", "Tensor", "TiedGroup", "tie"]
+__all__ = ["BitConfig", "Layer", "LayerGraph", "LiveSet", "Node", "Tensor", "TiedGroup", "Value", "tie"]
 
 
 @dataclass(frozen=True)
@@ -142,8 +142,65 @@ class LiveSet:
 
 
 @dataclass(frozen=True)
+class Node:
+    """An operator without MACs that no layer takes in: an addition, a pooling, a norm, an activation with two readers.
+
+    A batch norm that is folded into a layer and a ReLU or clip that alone reads a layer's result belong to the layer, a
+    number that a product of two activations is multiplied by belongs to the product. ``transpose`` moves values that
+    stay in their format: values are looked through it. ``pad`` and ``slice`` write tensors of another size.
+
+    Attributes
+    ----------
+    name
+        Unique name.
+    operator
+        What it does: ``add``, ``max_pool``, ``global_avg_pool``, ``gelu``, ``softmax``, ``layer_norm`` ...
+    elements
+        Values per sample of the largest tensor that it reads or writes.
+    activation
+        ``relu`` or ``clip`` where one alone reads its result; it is part of this operator.
+    """
+
+    name: str
+    operator: str
+    elements: int
+    activation: str | None = None
+
+
+@dataclass(frozen=True)
+class Value:
+    """What one operator writes and others read, views looked through, before any operator is written over another.
+
+    Attributes
+    ----------
+    name
+        Unique name; layers that read it call it their input.
+    elements
+        Number of values per sample.
+    layer, node
+        Name of the layer or of the node that writes it; both are ``None`` for an input of the network.
+    layers, nodes
+        Names of the layers and of the nodes that read it, in execution order.
+    """
+
+    name: str
+    elements: int
+    layer: str | None = None
+    node: str | None = None
+    layers: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class BitConfig:
     """A choice of one candidate precision per layer, equal within each tied group.
+
+    Attributes
+    ----------
+    precisions
+        Precision of every layer by its name, in execution order.
+    origin
+        What it was found for, where that is known: the calibrated network and the device.
 
     >>> config = BitConfig({"conv1": Precision.parse("W8A8"), "fc": Precision.parse("W4A8")})
     >>> config.bits
@@ -151,6 +208,7 @@ class BitConfig:
     """
 
     precisions: Mapping[str, Precision]
+    origin: object = field(default=None, compare=False, repr=False)
 
     @property
     def bits(self) -> str:
@@ -173,6 +231,10 @@ class LayerGraph:
         Tensors in memory at each operator; a network's activation memory is the largest of them.
     other_parameters
         Parameters that belong to no layer (norm scales, embeddings) and stay in fp32.
+    nodes
+        Operators without MACs, in execution order.
+    values
+        What flows between layers and nodes, in execution order.
     """
 
     layers: tuple[Layer, ...]
@@ -181,6 +243,8 @@ class LayerGraph:
     edges: tuple[tuple[int, int], ...] = ()
     live_sets: tuple[LiveSet, ...] = ()
     other_parameters: int = 0
+    nodes: tuple[Node, ...] = ()
+    values: tuple[Value, ...] = ()
     layer_index: Mapping[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

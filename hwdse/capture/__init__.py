@@ -17,6 +17,7 @@ from torch.export import ExportedProgram
 
 from hwdse.capture.flow import Flow, where
 from hwdse.capture.liveness import Storage
+from hwdse.capture.nodes import find_nodes
 from hwdse.capture.operators import base_name, is_known
 from hwdse.capture.sites import Site, edges, find_sites, macs, other_parameters
 from hwdse.capture.trace import batch_of, trace
@@ -87,6 +88,7 @@ def capture(model: nn.Module, example_inputs: Any, *, dynamic_dims: Sequence[int
         )
     storage = Storage.of(flow, sites)
     layers = tuple(_layer(site, flow, storage) for site in sites.values())
+    nodes, values = find_nodes(flow, sites)
     return Capture(
         layers=layers,
         tensors=storage.tensors(),
@@ -94,6 +96,8 @@ def capture(model: nn.Module, example_inputs: Any, *, dynamic_dims: Sequence[int
         edges=edges(flow, sites),
         live_sets=storage.live_sets(),
         other_parameters=other_parameters(flow, sites),
+        nodes=nodes,
+        values=values,
         flow=flow,
         sites=sites,
     )

@@ -14,6 +14,7 @@ from hwdse.errors import InputError
 from hwdse.hardware import HardwareProfile, load_profile, profile_paths
 from hwdse.hardware import check as faults_of
 from hwdse.hardware.quantity import Quantity
+from hwdse.hardware.schema import Conversion, NodeTime
 
 __all__ = ["check", "show", "show_list"]
 
@@ -113,4 +114,5 @@ def _quantities(model: BaseModel, path: str) -> Iterator[tuple[str, Quantity]]:
         elif isinstance(value, tuple):
             for i, item in enumerate(value):
                 if isinstance(item, BaseModel):
-                    yield from _quantities(item, f"{here}[{i}]")
+                    words = f" ({item.words})" if isinstance(item, Conversion | NodeTime) else ""
+                    yield from _quantities(item, f"{here}[{i}]{words}")

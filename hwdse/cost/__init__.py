@@ -7,11 +7,13 @@ from hwdse.cost.latency import Origin, provenance
 from hwdse.cost.model import DEFAULT_METRICS, CostModel, MetricCosts, cost_model, metric_column
 from hwdse.cost.size import fp32_size_kib
 from hwdse.cost.table import CostTable, Metric, Reduction, SumOverSets
+from hwdse.cost.terms import LatencyTerms, latency_terms
 
 __all__ = [
     "DEFAULT_METRICS",
     "CostModel",
     "CostTable",
+    "LatencyTerms",
     "LevelFit",
     "MemoryFit",
     "Metric",
@@ -23,6 +25,7 @@ __all__ = [
     "cost_model",
     "cost_table",
     "fp32_size_kib",
+    "latency_terms",
     "memory_fit",
     "memory_limits",
     "metric_column",

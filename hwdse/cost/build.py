@@ -51,6 +51,7 @@ def cost_table(
     parts = [model.costs(graph, profile, candidates) for model in models]
     for metric, part in zip(columns, parts, strict=True):
         _check(metric, part, supported)
+    pairs = tuple(dict.fromkeys([*graph.edges, *(pair for part in parts for pair in part.pairs or ())]))
     return CostTable(
         metrics=columns,
         candidates=tuple(candidates),
@@ -58,8 +59,8 @@ def cost_table(
         supported=supported,
         emulated=np.array([[profile.emulated(layer, c) for c in candidates] for layer in graph.layers], dtype=np.bool_),
         constant=np.array([part.constant for part in parts], dtype=np.float64),
-        edges=np.array(graph.edges, dtype=np.int64).reshape(-1, 2),
-        switches=_switches(graph, supported, parts),
+        edges=np.array(pairs, dtype=np.int64).reshape(-1, 2),
+        switches=_switches(graph, pairs, supported, parts),
         peaks={m.name: part.peaks for m, part in zip(columns, parts, strict=True) if part.peaks is not None},
     )
 
@@ -105,13 +106,17 @@ def _check(metric: Metric, part: MetricCosts, supported: NDArray[np.bool_]) -> N
         raise InputError(f"expected finite costs of at least 0, got others from {metric.name}; check its cost model")
 
 
-def _switches(graph: LayerGraph, supported: NDArray[np.bool_], parts: Sequence[MetricCosts]) -> NDArray[np.float64]:
-    """Return ``(edges, candidates, candidates, metrics)``; 0 where either end is not supported."""
+def _switches(
+    graph: LayerGraph, pairs: Sequence[tuple[int, int]], supported: NDArray[np.bool_], parts: Sequence[MetricCosts]
+) -> NDArray[np.float64]:
+    """Return ``(pairs, candidates, candidates, metrics)``; 0 where either end is not supported."""
     count = supported.shape[1]
-    table = np.zeros((len(graph.edges), count, count, len(parts)))
+    table = np.zeros((len(pairs), count, count, len(parts)))
+    place = {pair: p for p, pair in enumerate(pairs)}
     for m, part in enumerate(parts):
         if part.switches is not None:
-            table[..., m] = part.switches
-    for e, (producer, consumer) in enumerate(graph.edges):
-        table[e, ~np.outer(supported[producer], supported[consumer])] = 0.0
+            own = graph.edges if part.pairs is None else part.pairs
+            table[[place[pair] for pair in own], :, :, m] = part.switches
+    for p, (first, second) in enumerate(pairs):
+        table[p, ~np.outer(supported[first], supported[second])] = 0.0
     return table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hwdse.cost.latency import inference_ms, layer_latency_ms, switch_costs_ms
+from hwdse.cost.latency import beside_layers_ms, layer_latency_ms
 from hwdse.cost.model import MetricCosts, per_layer
 from hwdse.cost.table import Metric, Reduction
 from hwdse.cost.traffic import level_bytes
@@ -61,7 +61,7 @@ class EnergyModel:
     metric = Metric("energy_mj_predicted", Reduction.SUM, "energy per inference of one batch (mJ, predicted)")
 
     def costs(self, graph: LayerGraph, profile: HardwareProfile, candidates: Sequence[Precision]) -> MetricCosts:
-        """Return the energies, and those of the overhead per inference and of the switches.
+        """Return the energies, and those of all time beside the layers.
 
         Raises
         ------
@@ -74,11 +74,12 @@ class EnergyModel:
                 "add one to it or leave energy_mj out"
             )
         values = per_layer(graph, profile, candidates, cost=lambda layer, p: layer_energy_mj(layer, p, profile))
-        times = switch_costs_ms(graph, profile, candidates)
+        beside = beside_layers_ms(graph, profile, candidates)
         return MetricCosts(
-            values,
-            constant=power_energy_mj(inference_ms(profile), profile),
-            switches=times * profile.power_mw * MJ_PER_MW_MS if times is not None else None,
+            values + power_energy_mj(1.0, profile) * beside.values,
+            constant=power_energy_mj(beside.constant, profile),
+            switches=beside.switches * profile.power_mw * MJ_PER_MW_MS if beside.switches is not None else None,
+            pairs=beside.pairs,
         )
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import StrEnum
 from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hwdse.cost.between import between_ms
 from hwdse.cost.model import MetricCosts, per_layer
+from hwdse.cost.switch import switch_costs_ms
 from hwdse.cost.table import Metric, Reduction
 from hwdse.cost.traffic import level_bytes
 from hwdse.errors import InputError
@@ -21,14 +24,14 @@ __all__ = [
     "MODEL",
     "LatencyModel",
     "Origin",
+    "beside_layers_ms",
     "compute_ms",
     "layer_latency_ms",
+    "lone_layer_ms",
     "memory_ms",
     "overhead_ms",
     "padded_macs",
     "provenance",
-    "switch_costs_ms",
-    "switch_ms",
 ]
 
 
@@ -85,7 +88,18 @@ def overhead_ms(profile: HardwareProfile) -> float:
 
 
 def layer_latency_ms(layer: Layer, precision: Precision, profile: HardwareProfile) -> float:
-    """Return the latency of a layer: its table entry, else ``max(compute, memory levels) + overhead``.
+    """Return the latency of a layer: what it takes alone, times the calibration's factor of its sort.
+
+    Raises
+    ------
+    InputError
+        If the device does not run the layer at this precision.
+    """
+    return lone_layer_ms(layer, precision, profile) * profile.factor(profile.layer_term(layer, precision))
+
+
+def lone_layer_ms(layer: Layer, precision: Precision, profile: HardwareProfile) -> float:
+    """Return the latency of a layer alone: its table entry, else ``max(compute, memory levels) + overhead``.
 
     A table entry of a bare kernel gets the overhead too, one of a whole layer does not. The roofline is that of Vela
     and of [Williams2009]_.
@@ -115,33 +129,6 @@ def provenance(graph: LayerGraph, profile: HardwareProfile, candidates: Sequence
     return np.array([[str(origin(layer, candidate)) for candidate in candidates] for layer in graph.layers])
 
 
-def switch_ms(elements: int, profile: HardwareProfile) -> float:
-    """Return the time to convert a tensor of ``elements`` values to another activation format."""
-    switch = profile.spec.switch
-    if switch is None:
-        return 0.0
-    fixed = switch.us.value if switch.us is not None else 0.0
-    slope = switch.us_per_melement.value if switch.us_per_melement is not None else 0.0
-    return (fixed + slope * elements * 1e-6) * 1e-3
-
-
-def switch_costs_ms(
-    graph: LayerGraph, profile: HardwareProfile, candidates: Sequence[Precision]
-) -> NDArray[np.float64] | None:
-    """Return ``(edges, candidates, candidates)``: the time where producer and consumer differ in activation format.
-
-    The tensor is the producer's output, of one whole batch. ``None`` where the device switches for free.
-    """
-    if profile.spec.switch is None:
-        return None
-    formats = [candidate.activations for candidate in candidates]
-    differs = np.array([[a != b for b in formats] for a in formats], dtype=np.float64)
-    times = [
-        switch_ms(prod(graph.layers[producer].output_shape) * profile.batch, profile) for producer, _ in graph.edges
-    ]
-    return np.array(times)[:, None, None] * differs
-
-
 def _entry(layer: Layer, precision: Precision, profile: HardwareProfile) -> Entry | None:
     """Return the table entry of a layer: exactly this shape, in the formats that really run."""
     return profile.table.lookup(layer, profile.stored(layer, precision)) if len(profile.table) else None
@@ -153,16 +140,32 @@ class LatencyModel:
     metric = Metric("latency_ms_predicted", Reduction.SUM, "latency per inference of one batch (ms, predicted)")
 
     def costs(self, graph: LayerGraph, profile: HardwareProfile, candidates: Sequence[Precision]) -> MetricCosts:
-        """Return the latencies, the overhead per inference and the switches."""
+        """Return the latencies of the layers, of what lies between them, and the overhead per inference.
+
+        Raises
+        ------
+        InputError
+            If the device has times for what lies between layers and the graph does not say what that is.
+        """
         values = per_layer(graph, profile, candidates, cost=lambda layer, p: layer_latency_ms(layer, p, profile))
-        return MetricCosts(values, constant=inference_ms(profile), switches=switch_costs_ms(graph, profile, candidates))
+        beside = beside_layers_ms(graph, profile, candidates)
+        return replace(beside, values=values + beside.values)
 
 
-def inference_ms(profile: HardwareProfile) -> float:
-    """Return the time that an inference takes beside its layers."""
-    overhead = profile.spec.overhead
-    once = overhead.us_per_inference if overhead is not None else None
-    return once.value * 1e-3 if once is not None else 0.0
+def beside_layers_ms(graph: LayerGraph, profile: HardwareProfile, candidates: Sequence[Precision]) -> MetricCosts:
+    """Return all time that is not a layer's own: format changes, operators without MACs, overhead per inference.
+
+    Raises
+    ------
+    InputError
+        As :meth:`LatencyModel.costs`.
+    """
+    if profile.has_boundaries:
+        between = between_ms(graph, profile, candidates)
+    else:
+        nothing = np.zeros((len(graph.layers), len(candidates)))
+        between = MetricCosts(nothing, switches=switch_costs_ms(graph, profile, candidates))
+    return replace(between, constant=between.constant + profile.inference_us * 1e-3)
 
 
 MODEL = LatencyModel()

@@ -44,12 +44,15 @@ class MetricCosts:
         ``(edges, candidates, candidates)`` by producer's and consumer's choice; ``None`` where switching is free.
     peaks
         Sums by live set of a metric that reduces by ``max``.
+    pairs
+        Layer indices that ``switches`` are of; ``None``: the graph's edges.
     """
 
     values: NDArray[np.float64]
     constant: float = 0.0
     switches: NDArray[np.float64] | None = None
     peaks: SumOverSets | None = None
+    pairs: tuple[tuple[int, int], ...] | None = None
 
 
 @runtime_checkable

@@ -76,9 +76,11 @@ class CostTable:
     constant
         ``(metrics,)``: what no choice changes.
     edges
-        ``(edges, 2)`` layer indices (producer, consumer).
+        ``(edges, 2)`` layer indices: the graph's edges (producer, consumer), then further pairs that decide a cost
+        together.
     switches
-        ``(edges, candidates, candidates, metrics)``: cost of a precision switch, by producer's and consumer's choice.
+        ``(edges, candidates, candidates, metrics)``: what two layers' choices cost together, such as a
+        precision switch between producer and consumer.
     peaks
         For each metric that reduces by ``max``, its terms by live set.
     """

@@ -42,6 +42,9 @@ class Scheme:
         A tensor that is never negative is stored unsigned.
     block_size
         Weights per block; 0 unless the granularity is per block. A channel's last block may be shorter.
+    quantized_outputs
+        A convolution of integers writes integers, too: its result, after a ReLU or clip that only it feeds, is rounded
+        to its own activation format where no reader rounds it.
 
     Rounding is to nearest, ties to even.
 
@@ -57,6 +60,7 @@ class Scheme:
     full_range: bool = False
     unsigned_activations: bool = True
     block_size: int = 0
+    quantized_outputs: bool = False
 
     def __post_init__(self) -> None:
         if (self.block_size > 0) != (self.weight_granularity is Granularity.PER_BLOCK) or self.block_size < 0:
@@ -75,4 +79,5 @@ class Scheme:
         extent = "full" if self.full_range else "restricted"
         sign = "unsigned" if self.unsigned_activations else "signed"
         shared = f"{self.weight_granularity}{self.block_size or ''}"
-        return f"w-{self.weights}-{shared}-{extent}.a-{self.activations}-{sign}"
+        outputs = ".o-quantized" if self.quantized_outputs else ""
+        return f"w-{self.weights}-{shared}-{extent}.a-{self.activations}-{sign}{outputs}"

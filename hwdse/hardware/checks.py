@@ -33,6 +33,8 @@ def cross_faults(raw: Raw, *, stem: str | None, folder: Path | None) -> list[str
         *_efficiency_faults(raw),
         *_memory_faults(raw),
         *_energy_faults(raw),
+        *_conversion_faults(raw),
+        *_node_faults(raw),
         *_table_faults(raw, folder),
     ]
 
@@ -122,6 +124,47 @@ def _energy_faults(raw: Raw) -> Iterator[str]:
     moved = any("pj_per_byte" in memory for _, memory in _tables(raw, "memories"))
     if "active_mw" in power and (priced or moved or "pj_per_mac" in power):
         yield "power.active_mw: expected the whole power alone, got pj_per_mac or pj_per_byte too; use static_mw"
+
+
+def _stored_formats(raw: Raw) -> set[str]:
+    """Return the activation formats that tensors are stored in: those of the rates, or their containers, and fp32."""
+    named = (rate.get("container", rate.get("activations")) for _, rate in _tables(raw, "rates"))
+    return {name for name in named if isinstance(name, str)} | {"fp32"}
+
+
+def _conversion_faults(raw: Raw) -> Iterator[str]:
+    stored, seen = _stored_formats(raw), dict[tuple[str, str, str], int]()
+    for i, entry in _tables(raw, "conversions"):
+        ends = {key: entry.get(key) for key in ("from", "to")}
+        for key, name in ends.items():
+            if isinstance(name, str) and name not in stored:
+                yield f"conversions[{i}].{key}: {_not_stored(name, stored)}"
+        if not all(isinstance(name, str) for name in ends.values()):
+            continue
+        for op_class in _classes(entry) or ["every class"]:
+            first = seen.setdefault((str(ends["from"]), str(ends["to"]), op_class), i)
+            if first != i:
+                again = f"{ends['from']} to {ends['to']} for {op_class}"
+                yield f"conversions[{i}]: expected one entry per pair and class, got {again} as in conversions[{first}]"
+    if "switch" in raw and "conversions" in raw:
+        yield "switch: expected either [switch] or [[conversions]], got both; remove one"
+
+
+def _node_faults(raw: Raw) -> Iterator[str]:
+    stored, seen = _stored_formats(raw), dict[tuple[str, str], int]()
+    for i, entry in _tables(raw, "nodes"):
+        operator, name = entry.get("operator"), entry.get("activations")
+        if not isinstance(operator, str) or not isinstance(name, str):
+            continue
+        if name not in stored:
+            yield f"nodes[{i}].activations: {_not_stored(name, stored)}"
+        if seen.setdefault((operator, name), i) != i:
+            first = f"nodes[{seen[operator, name]}]"
+            yield f"nodes[{i}]: expected one entry per operator and format, got {operator} in {name} as in {first}"
+
+
+def _not_stored(name: str, stored: set[str]) -> str:
+    return f"expected a format that a rate stores activations in ({', '.join(sorted(stored))}), got {name!r}"
 
 
 def _table_faults(raw: Raw, folder: Path | None) -> Iterator[str]:

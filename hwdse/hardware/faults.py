@@ -99,7 +99,8 @@ def _keys(model: type[BaseModel], location: Sequence[int | str]) -> Iterator[str
     for step in location:
         if section is not None and isinstance(step, str) and step in section.model_fields:
             section = nested_section(section.model_fields[step].annotation)
-    yield from section.model_fields if section is not None else ()
+    fields = section.model_fields if section is not None else {}
+    yield from (field.alias or name for name, field in fields.items())
 
 
 def _shown(value: object, *, width: int = 60) -> str:

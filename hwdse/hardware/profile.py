@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
-from hwdse.formats import Precision, Scheme
+from hwdse.formats import NumberFormat, Precision, Scheme
 from hwdse.graph import Layer
 from hwdse.hardware.lut import LatencyTable
 from hwdse.hardware.quantity import Kind
-from hwdse.hardware.schema import OP_CLASSES, Memory, OpClass, ProfileFile, Rate, Tile
+from hwdse.hardware.schema import OP_CLASSES, Conversion, Memory, NodeTime, OpClass, ProfileFile, Rate, Tile
 
 __all__ = ["HardwareProfile"]
 
@@ -139,6 +140,57 @@ class HardwareProfile:
         own = rate.pj_per_mac or (self.spec.power.pj_per_mac if self.spec.power is not None else None)
         return own.value if own is not None else 0.0
 
+    @cached_property
+    def _conversions(self) -> dict[tuple[str, str, str], Conversion]:
+        """Entry of each class and pair of formats; one that names the class comes before a general one."""
+        found: dict[tuple[str, str, str], Conversion] = {}
+        for entry in sorted(self.spec.conversions, key=lambda entry: entry.op_classes is None):
+            for op_class in entry.op_classes or OP_CLASSES:
+                found.setdefault((op_class, entry.from_, entry.to), entry)
+        return found
+
+    def conversion(self, source: NumberFormat, target: NumberFormat, layer: Layer) -> Conversion | None:
+        """Return what turning a tensor from ``source`` into ``target`` takes, or ``None`` if that is free.
+
+        ``layer`` is the one whose integer format it is. Signs are the scheme's and make no difference.
+        """
+        return self._conversions.get((layer.op_class, _signless(source), _signless(target)))
+
+    @cached_property
+    def _nodes(self) -> dict[str, dict[str, NodeTime]]:
+        found: dict[str, dict[str, NodeTime]] = {}
+        for entry in self.spec.nodes:
+            found.setdefault(entry.operator, {})[entry.activations] = entry
+        return found
+
+    def node_times(self, operator: str) -> Mapping[str, NodeTime]:
+        """Return the times of an operator without MACs by activation format; empty if it is free in any format."""
+        return self._nodes.get(operator, {})
+
+    @property
+    def has_boundaries(self) -> bool:
+        """True if what lies between layers has times of its own: conversions by direction, operators without MACs."""
+        return bool(self.spec.conversions or self.spec.nodes)
+
+    def layer_term(self, layer: Layer, precision: Precision) -> Literal["float_layers", "integer_layers"]:
+        """Return the term of the latency that a layer belongs to: which of the calibration's factors is its own."""
+        stored = self.stored(layer, precision)
+        is_integer = stored.weights.is_integer or stored.activations.is_integer
+        return "integer_layers" if is_integer else "float_layers"
+
+    def factor(self, term: Literal["float_layers", "integer_layers", "conversions", "nodes"]) -> float:
+        """Return the calibration's factor of a term of the latency; 1 without calibration."""
+        found = getattr(self.spec.calibration, term, None)
+        return found.value if found is not None else 1.0
+
+    @property
+    def inference_us(self) -> float:
+        """Microseconds that an inference takes beside all else: the calibration's, else the overhead's, else 0."""
+        for section in (self.spec.calibration, self.spec.overhead):
+            if section is not None and section.us_per_inference is not None:
+                return section.us_per_inference.value
+        return 0.0
+
     @property
     def has_energy(self) -> bool:
         """True if the profile says anything about energy."""
@@ -160,3 +212,13 @@ class HardwareProfile:
         share = getattr(self.spec.efficiency, layer.op_class)
         assert share is not None
         return float(share.value)
+
+
+def _signless(number_format: NumberFormat) -> str:
+    """Return the name of a format without what the scheme decides.
+
+    >>> from hwdse.formats import parse
+    >>> _signless(parse("uint8")), _signless(parse("fp32"))
+    ('int8', 'fp32')
+    """
+    return number_format.name if number_format.is_signed else number_format.name[1:]

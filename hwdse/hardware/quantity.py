@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    Strict,
+    model_serializer,
+    model_validator,
+)
 
 __all__ = ["Count", "Fraction", "Kind", "NonNegative", "Positive", "Quantity", "Section"]
 
@@ -24,9 +32,23 @@ class Kind(StrEnum):
 
 
 class Section(BaseModel):
-    """A table of a profile: keys it does not know are faults, values are never coerced, and nothing changes later."""
+    """A table of a profile: keys it does not know are faults, values are never coerced, and nothing changes later.
+
+    Attributes
+    ----------
+    LATER
+        Keys that came after the first profiles. Where they have their default they are not written, so that the text
+        of a profile without them, and every address made from it, stays what it was.
+    """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    LATER: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        unset = {name for name in self.LATER if getattr(self, name) == fields[name].default}
+        return {fields[name].alias or name: value for name, value in handler(self).items() if name not in unset}
 
 
 class Quantity(Section):

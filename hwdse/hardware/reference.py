@@ -50,6 +50,9 @@ for an order of magnitude, and says so wherever its figures are shown.
 
 `t(layer) = max(padded MACs x batch / (rate x efficiency), bytes / bandwidth of each memory) + us_per_layer`, or the
 table's entry for exactly this shape. `E(layer) = MACs x batch x pj_per_mac + bytes x pj_per_byte + power x t`.
+
+A network takes the sum of its layers, of the tensors that change format between what writes and what reads them, of its
+operators without MACs, each sum times its factor in `[calibration]`, and the time per inference.
 """
 
 TABLE = """\
@@ -85,9 +88,10 @@ def _summary(section: type[BaseModel]) -> str:
 
 def _keys(section: type[BaseModel]) -> str:
     """Return a table of the keys of a section."""
+    fields = {field.alias or name: field for name, field in section.model_fields.items()}
     rows = [
-        f"| `{name}` | {_type_words(field.annotation)} | {_yes(field.is_required())} | {field.description} |"
-        for name, field in section.model_fields.items()
+        f"| `{key}` | {_type_words(field.annotation)} | {_yes(field.is_required())} | {field.description} |"
+        for key, field in fields.items()
     ]
     return "\n".join(["| key | type | required | meaning |", "|---|---|---|---|", *rows, ""])
 

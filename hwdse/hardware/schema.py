@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, Strict, model_validator
 
@@ -13,8 +13,11 @@ from hwdse.hardware.quantity import Count, Fraction, NonNegative, Positive, Sect
 __all__ = [
     "OP_CLASSES",
     "SCHEMA_VERSION",
+    "Calibration",
+    "Conversion",
     "Efficiency",
     "Memory",
+    "NodeTime",
     "OpClass",
     "Overhead",
     "Power",
@@ -52,6 +55,8 @@ ActivationName = Annotated[str, AfterValidator(_known_format), AfterValidator(_s
 class SchemeSection(Section):
     """How the device represents numbers; devices with equal schemes share every accuracy evaluation."""
 
+    LATER: ClassVar[frozenset[str]] = frozenset({"quantized_outputs"})
+
     weights: Annotated[Symmetry, Strict(False)] = Field(description="`symmetric` or `affine` weight grids")
     activations: Annotated[Symmetry, Strict(False)] = Field(description="`symmetric` or `affine` activation grids")
     weight_granularity: Annotated[Granularity, Strict(False)] = Field(
@@ -62,6 +67,9 @@ class SchemeSection(Section):
     )
     full_range: bool = Field(description="weights use the lowest code (-128 for int8) too")
     unsigned_activations: bool = Field(description="tensors that are never negative are stored unsigned")
+    quantized_outputs: bool = Field(
+        default=False, description="convolutions of integers write integers, also where nobody rounds what they write"
+    )
 
     def scheme(self) -> Scheme:
         """Return the scheme."""
@@ -72,6 +80,7 @@ class SchemeSection(Section):
             full_range=self.full_range,
             unsigned_activations=self.unsigned_activations,
             block_size=self.block_size or 0,
+            quantized_outputs=self.quantized_outputs,
         )
 
     @model_validator(mode="after")
@@ -209,8 +218,87 @@ class Switch(Section):
     us_per_melement: NonNegative | None = Field(default=None, description="microseconds per 1e6 elements of the tensor")
 
 
+class Conversion(Section):
+    """Time to turn a tensor from one activation format into another, between whatever writes and whatever reads it."""
+
+    from_: ActivationName = Field(alias="from", description="activation format that the tensor is written in")
+    to: ActivationName = Field(description="activation format that it is read in")
+    op_classes: Annotated[tuple[OpClass, ...], Strict(False), Field(min_length=1)] | None = Field(
+        default=None,
+        description="classes of the layer whose integer format it is (the one that reads it, else the one that wrote "
+        "it); absent: those without an entry of their own",
+    )
+    us: NonNegative | None = Field(default=None, description="microseconds per tensor")
+    us_per_melement: NonNegative | None = Field(default=None, description="microseconds per 1e6 elements of the tensor")
+
+    @model_validator(mode="after")
+    def _changes(self) -> Self:
+        if self.from_ == self.to:
+            raise ValueError(f"expected two formats, got {self.to!r} twice")
+        return self
+
+    @property
+    def words(self) -> str:
+        """What it is the time of."""
+        classes = f", {' '.join(self.op_classes)}" if self.op_classes is not None else ""
+        return f"{self.from_} to {self.to}{classes}"
+
+    def time_us(self, elements: int) -> float:
+        """Return the microseconds that a tensor of ``elements`` values takes."""
+        return _time_us(self.us, self.us_per_melement, elements)
+
+
+class NodeTime(Section):
+    """Time of an operator without MACs. It runs in the formats listed for it, else in fp32; where no format is listed its time is missing."""
+
+    operator: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_.:]*$")] = Field(
+        description="`add`, `relu`, `clip`, `max_pool`, `avg_pool`, `global_avg_pool`, `gelu`, `softmax`, "
+        "`layer_norm`, `transpose`, `pad`, `slice` or any other operator that a network's graph names"
+    )
+    activations: ActivationName = Field(
+        description="activation format that it runs in; in an integer one it also rounds its result and takes in a "
+        "`relu` or `clip` that follows"
+    )
+    us: NonNegative | None = Field(default=None, description="microseconds per operator")
+    us_per_melement: NonNegative | None = Field(
+        default=None, description="microseconds per 1e6 elements of the largest tensor that it reads or writes"
+    )
+
+    @property
+    def words(self) -> str:
+        """What it is the time of."""
+        return f"{self.operator} in {self.activations}"
+
+    def time_us(self, elements: int) -> float:
+        """Return the microseconds that it takes where its largest tensor has ``elements`` values."""
+        return _time_us(self.us, self.us_per_melement, elements)
+
+
+def _time_us(fixed: NonNegative | None, slope: NonNegative | None, elements: int) -> float:
+    """Return a time that is linear in the elements, in microseconds."""
+    return (fixed.value if fixed is not None else 0.0) + (slope.value * elements * 1e-6 if slope is not None else 0.0)
+
+
+class Calibration(Section):
+    """Factors that bring the sums of single measurements to the times of whole networks; absent ones are 1."""
+
+    float_layers: NonNegative | None = Field(
+        default=None, description="factor of the latencies of layers in which no operand is an integer"
+    )
+    integer_layers: NonNegative | None = Field(
+        default=None, description="factor of the latencies of layers with integer weights, activations or both"
+    )
+    conversions: NonNegative | None = Field(default=None, description="factor of the times in `[[conversions]]`")
+    nodes: NonNegative | None = Field(default=None, description="factor of the times in `[[nodes]]`")
+    us_per_inference: NonNegative | None = Field(
+        default=None, description="microseconds per inference that no term explains; takes the place of `[overhead]`'s"
+    )
+
+
 class ProfileFile(Section):
     """A hardware profile as written in its TOML file."""
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"conversions", "nodes", "calibration"})
 
     schema_version: Literal[1] = Field(description="version of this schema")
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")] = Field(
@@ -238,3 +326,10 @@ class ProfileFile(Section):
     overhead: Overhead | None = Field(default=None, description="time per layer and per inference")
     power: Power | None = Field(default=None, description="power while running")
     switch: Switch | None = Field(default=None, description="cost of a change of activation format")
+    conversions: Annotated[tuple[Conversion, ...], Strict(False)] = Field(
+        default=(), description="times of format changes, by direction; in place of `[switch]`"
+    )
+    nodes: Annotated[tuple[NodeTime, ...], Strict(False)] = Field(
+        default=(), description="times of operators without MACs"
+    )
+    calibration: Calibration | None = Field(default=None, description="factors found from runs of whole networks")

@@ -68,3 +68,18 @@ def test_a_damaged_profile_does_not_hide_the_others(cli, tmp_path, monkeypatch):
     listed = json.loads(cli("profiles", "list", "--json").out)
     assert [row["name"] for row in listed["damaged"]] == ["broken"]
     assert "expected TOML" in listed["damaged"][0]["error"]
+
+
+def test_times_between_layers_are_shown_with_what_they_are_of(cli, tmp_path):
+    figure = '{ value = 3, kind = "measured", source = "Ottavi2020" }'
+    sections = (
+        f'[[conversions]]\nfrom = "int8"\nto = "fp32"\nop_classes = ["conv"]\nus = {figure}\n'
+        f'[[nodes]]\noperator = "add"\nactivations = "int8"\nus = {figure}\n[calibration]\nlayers = {figure}\n'
+    )
+    (tmp_path / "mpic.toml").write_text(profile_paths()["mpic"].read_text() + sections)
+    answer = cli("profiles", "show", tmp_path / "mpic.toml")
+    assert answer.code == 0
+    for words in ("conversions[0] (int8 to fp32", "nodes[0] (add in int8).us", "calibration.layers"):
+        assert words in answer.out
+    written = json.loads(cli("profiles", "show", tmp_path / "mpic.toml", "--json").out)
+    assert written["conversions"][0]["from"] == "int8"

@@ -31,6 +31,10 @@ def test_schemes_have_different_keys_unless_they_are_equal() -> None:
             Scheme(weight_granularity=Granularity.PER_BLOCK, block_size=64),
             "w-symmetric-per_block64-restricted.a-symmetric-unsigned",
         ),
+        (
+            Scheme(activations=Symmetry.AFFINE, quantized_outputs=True),
+            "w-symmetric-per_channel-restricted.a-affine-unsigned.o-quantized",
+        ),
     ],
 )
 def test_the_key_says_all(scheme: Scheme, key: str) -> None:

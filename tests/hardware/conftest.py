@@ -62,3 +62,21 @@ def complete() -> dict[str, Any]:
 @pytest.fixture
 def raw() -> dict[str, Any]:
     return complete()
+
+
+@pytest.fixture
+def runtime() -> dict[str, Any]:
+    """Return a profile with times for what lies between layers."""
+    profile = complete()
+    del profile["switch"]
+    profile["conversions"] = [
+        {"from": "fp32", "to": "int8", "us": figure(2), "us_per_melement": figure(100)},
+        {"from": "int8", "to": "fp32", "us": figure(3)},
+        {"from": "fp32", "to": "int8", "op_classes": ["linear"], "us": figure(1)},
+    ]
+    profile["nodes"] = [
+        {"operator": "add", "activations": "fp32", "us": figure(4), "us_per_melement": figure(50)},
+        {"operator": "add", "activations": "int8", "us_per_melement": figure(20)},
+    ]
+    profile["calibration"] = {"layers": figure(1.25), "us_per_inference": figure(60)}
+    return profile

@@ -5,7 +5,7 @@ import pytest
 
 from hwdse.hardware import profile_paths
 from hwdse.hardware.reference import reference
-from hwdse.hardware.schema import Memory, ProfileFile, Rate
+from hwdse.hardware.schema import Calibration, Memory, NodeTime, ProfileFile, Rate
 
 FOLDER = Path(__file__).parents[2] / "hardware_profiles"
 
@@ -16,8 +16,10 @@ def test_the_readme_is_current() -> None:
 
 def test_the_readme_has_every_key() -> None:
     text = reference()
-    for section in (ProfileFile, Rate, Memory):
+    for section in (ProfileFile, Rate, Memory, NodeTime, Calibration):
         assert all(f"| `{name}` |" in text for name in section.model_fields)
+    assert "\n| `from` | text | yes |" in text
+    assert "from_" not in text
 
 
 @pytest.mark.parametrize("path", [path for path in profile_paths().values() if path.parent == FOLDER], ids=str)
