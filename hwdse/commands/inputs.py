@@ -15,7 +15,7 @@ from hwdse.progress import Progress
 from hwdse.quantize.network import Recipe
 from hwdse.study.prepare import Question
 
-__all__ = ["load", "profiles_of", "question_of"]
+__all__ = ["load", "profiles_of", "question_of", "silenced"]
 
 
 def load(experiment: Experiment, folder: Path, progress: Progress) -> tuple[Inputs, Capture]:
@@ -23,14 +23,14 @@ def load(experiment: Experiment, folder: Path, progress: Progress) -> tuple[Inpu
     progress.start("load", 2)
     inputs = make_inputs(experiment, folder)
     progress.advance()
-    with _silenced():
+    with silenced():
         captured = capture(inputs.model, inputs.example, dynamic_dims=experiment.model.dynamic_dims)
     progress.advance()
     return inputs, captured
 
 
 @contextmanager
-def _silenced() -> Iterator[None]:
+def silenced() -> Iterator[None]:
     """Keep the exporter from logging and printing whole graphs: what a user can mend is in the error's sentence."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
