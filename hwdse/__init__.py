@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hwdse.capture import Capture, capture
+    from hwdse.deploy import export
     from hwdse.evaluate import Evaluation, evaluation_of, top1_on
     from hwdse.formats import Precision
     from hwdse.front import Front
@@ -34,6 +35,7 @@ _HOMES = {
     "capture": "hwdse.capture",
     "evaluation_of": "hwdse.evaluate",
     "explore": "hwdse.study",
+    "export": "hwdse.deploy",
     "list_profiles": "hwdse.hardware",
     "load_profile": "hwdse.hardware",
     "top1_on": "hwdse.evaluate",
@@ -54,6 +56,7 @@ __all__ = [
     "capture",
     "evaluation_of",
     "explore",
+    "export",
     "list_profiles",
     "load_profile",
     "top1_on",

@@ -30,6 +30,10 @@ app.add_typer(profiles_app, name="profiles")
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 RunArgument = Annotated[Path, typer.Argument(help="Run folder that `hwdse explore` wrote.")]
 ExperimentArgument = Annotated[Path, typer.Argument(help="Experiment file (TOML).")]
+ConfigOption = Annotated[str | None, typer.Option("--config", help="config_id of a measured configuration.")]
+BesideOption = Annotated[
+    Path | None, typer.Option("--experiment", help="The run's experiment file, if it was moved with its factories.")
+]
 DevicesOption = Annotated[list[str] | None, typer.Option("--device", help="Device; may be repeated.")]
 
 
@@ -103,6 +107,53 @@ def explore(
 
 
 @app.command()
+def measure(
+    name: Annotated[str, typer.Option("--name", help="Name of the profile to write.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write the profile and the record to.")],
+    model: Annotated[str | None, typer.Option("--model", help="Factory of a network, with --example.")] = None,
+    example: Annotated[str | None, typer.Option("--example", help="Factory of its example inputs.")] = None,
+    experiment: Annotated[Path | None, typer.Option("--experiment", help="Experiment file naming a network.")] = None,
+    grid: Annotated[bool, typer.Option("--grid", help="Measure the standard grid of shapes.")] = False,
+    threads: Annotated[int, typer.Option(help="Threads within one operator.")] = 1,
+    runtime: Annotated[
+        list[str] | None, typer.Option("--runtime", help="Runtime; may be repeated; onnxruntime if absent.")
+    ] = None,
+    precision: Annotated[
+        list[str] | None,
+        typer.Option("--precision", help="Precision; may be repeated; fp32, W8A8, W4A8, W2A8 if absent."),
+    ] = None,
+    block_size: Annotated[int, typer.Option(help="Weights per scale of W8Afp32, W4Afp32, W2Afp32.")] = 64,
+    seconds_per_entry: Annotated[float, typer.Option(help="Seconds per entry and pass.")] = 0.05,
+    allow_other_machine: Annotated[
+        bool, typer.Option("--allow-other-machine", help="Keep rows of other machines and versions beside the new.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Measure how fast this processor runs layers at each precision, and write a hardware profile of it."""
+    try:
+        from hwdse.commands.measure import DEFAULT_PRECISIONS, Options, measure
+
+        options = Options(
+            model=model,
+            example=example,
+            experiment=experiment,
+            grid=grid,
+            name=name,
+            out=out,
+            threads=threads,
+            runtimes=tuple(dict.fromkeys(runtime or ["onnxruntime"])),
+            precisions=tuple(precision or DEFAULT_PRECISIONS),
+            block_size=block_size,
+            seconds_per_entry=seconds_per_entry,
+            allow_other_machine=allow_other_machine,
+        )
+        measure(options, as_json=json)
+    except KeyboardInterrupt:  # here, since the command line's library ends the process without a word
+        fail("interrupted; what was measured is in the record, and measuring again replaces it")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@app.command()
 def compare(run: RunArgument, device: DevicesOption = None, json: JsonOption = False) -> None:
     """Compare the devices of a run."""
     from hwdse.commands.answer import compare
@@ -123,6 +174,37 @@ def pick(
     from hwdse.commands.answer import pick
 
     pick(run, device, maximum=maximum or [], minimum=minimum or [], minimize=minimize, as_json=json)
+
+
+@app.command()
+def export(
+    run: RunArgument,
+    device: Annotated[str, typer.Option("--device", help="Device to export for.")],
+    out: Annotated[Path, typer.Option("--out", help="ONNX file to write; encodings go beside it.")],
+    config: ConfigOption = None,
+    maximum: Annotated[list[str] | None, typer.Option("--max", help="Upper limit, instead of the pick.")] = None,
+    experiment: BesideOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Export a configuration, the picked one by default, as ONNX with explicit quantization."""
+    from hwdse.commands.export import export
+
+    export(run, device, out, config_id=config, maximum=maximum or [], experiment=experiment, as_json=json)
+
+
+@app.command()
+def verify(
+    run: RunArgument,
+    device: Annotated[str, typer.Option("--device", help="Device whose configuration is verified.")],
+    config: ConfigOption = None,
+    threads: Annotated[int, typer.Option("--threads", help="Threads within one operator.", min=1)] = 1,
+    experiment: BesideOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Run a configuration in ONNX Runtime: results, executed precisions, latency, size (exit code 4 if they fail)."""
+    from hwdse.commands.verify import verify
+
+    verify(run, device, config_id=config, threads=threads, experiment=experiment, as_json=json)
 
 
 @app.command()

@@ -57,6 +57,8 @@ class Front:
         Column to a value that no configuration of the whole design space is better than; empty where unknown.
     device
         Name of the device.
+    origin
+        Goes with every configuration; see :class:`hwdse.BitConfig`.
 
     Raises
     ------
@@ -69,6 +71,7 @@ class Front:
     layers: tuple[str, ...]
     reach: Mapping[str, float] = field(default_factory=dict)
     device: str = ""
+    origin: object = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         wanted = [*KEY_COLUMNS, *(objective.column for objective in self.objectives)]
@@ -177,7 +180,7 @@ class Front:
         if not 0 <= row < len(self.table):
             raise InputError(f"expected a row of the front from 0 to {len(self.table) - 1}, got {row}")
         texts = str(self.table["bits"].iloc[row]).split()
-        return BitConfig(dict(zip(self.layers, map(Precision.parse, texts), strict=True)))
+        return BitConfig(dict(zip(self.layers, map(Precision.parse, texts), strict=True)), self.origin)
 
     def _preference(self, limits: list[Limit], target: Objective | None) -> list[Objective]:
         """Return the objectives in the order in which a row is chosen: the first decides, the others break ties."""

@@ -72,7 +72,7 @@ def analyze(path: Path, out: Path, *, as_json: bool) -> None:
         inputs, captured = load(experiment, path.parent, progress)
         for batch in inputs.calibration:
             check_batch(captured, batch, "calibration")
-        program = Program.of(captured)
+        program = Program.of(captured, written=any(profile.scheme.quantized_outputs for profile in profiles))
         progress.start("calibrate", len(inputs.calibration))
         streams = observe(program, inputs.calibration, channels=True, on_batch=progress.advance)
         analyses: list[_SchemeAnalysis] = []

@@ -19,7 +19,7 @@ from hwdse.report.tables import RunTables
 from hwdse.report.terminal import compare_rows, compare_table, pick_table
 from hwdse.report.write import write_report
 
-__all__ = ["compare", "default_picks", "pick", "report", "show_picks"]
+__all__ = ["compare", "default_picks", "limits_of", "pick", "report", "show_picks", "stop"]
 
 INFEASIBLE = 3
 
@@ -28,14 +28,14 @@ def pick(
     run: Path, device: str, *, maximum: Sequence[str], minimum: Sequence[str], minimize: str | None, as_json: bool
 ) -> None:
     """Pick a configuration, write ``pick.json`` and show it; exit 3 with the reason if there is none."""
-    upper, lower = _limits(maximum), _limits(minimum)
+    upper, lower = limits_of(maximum), limits_of(minimum)
     tables = RunTables.load(run, devices=[device])
     if sentence := tables.results[device].infeasible:
-        _stop(device, sentence, {"reason": sentence}, as_json=as_json)
+        stop(device, sentence, {"reason": sentence}, as_json=as_json)
     front = load_front(run, device, tables=tables)
     row = front.pick_row(maximum=upper, minimum=lower, minimize=minimize)
     if isinstance(row, Infeasible):
-        _stop(device, str(row), asdict(row), as_json=as_json)
+        stop(device, str(row), asdict(row), as_json=as_json)
     asked = {"maximum": upper, "minimum": lower, "minimize": minimize}
     picked = _picked(device, front.table.iloc[row].to_dict()) | {"asked": asked}
     write_json(run / device / "pick.json", picked)
@@ -45,7 +45,7 @@ def pick(
         show_picks(run, [picked])
 
 
-def _stop(device: str, sentence: str, facts: Mapping[str, Any], *, as_json: bool) -> NoReturn:
+def stop(device: str, sentence: str, facts: Mapping[str, Any], *, as_json: bool) -> NoReturn:
     """Say what stands in the way, and exit."""
     if as_json:
         print_json({"device": device, "infeasible": facts})
@@ -107,7 +107,7 @@ def _picked(device: str, row: Mapping[Any, Any]) -> dict[str, Any]:
     return {"device": device, **plain}
 
 
-def _limits(texts: Sequence[str]) -> dict[str, float]:
+def limits_of(texts: Sequence[str]) -> dict[str, float]:
     """Return limits written as ``metric=number``."""
     limits: dict[str, float] = {}
     for text in texts:

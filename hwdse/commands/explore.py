@@ -12,6 +12,7 @@ from hwdse.commands.answer import INFEASIBLE, default_picks, show_picks
 from hwdse.commands.inputs import load, profiles_of, question_of
 from hwdse.commands.screen import CONSOLE, fail, print_json, watched
 from hwdse.experiment import Experiment, load_experiment
+from hwdse.files import read_json
 from hwdse.hardware import load_profile
 from hwdse.report.write import write_report
 from hwdse.study import Budget, Study, explore
@@ -75,7 +76,12 @@ def explore_experiment(path: Path, options: Options, *, as_json: bool) -> None:
             out=out,
             resume=options.resume,
             experiment=path,
-            notes={"name": experiment.name, "budget": vars(budget), "max_drop": experiment.pick.max_drop},
+            notes={
+                "name": experiment.name,
+                "experiment": _place(out, path),
+                "budget": vars(budget),
+                "max_drop": experiment.pick.max_drop,
+            },
             progress=progress,
         )
         picks = default_picks(out)
@@ -91,6 +97,12 @@ def explore_experiment(path: Path, options: Options, *, as_json: bool) -> None:
         fail(f"{name}: {sentence}")
     if len(infeasible) == len(profiles):
         raise typer.Exit(INFEASIBLE)
+
+
+def _place(out: Path, path: Path) -> str:
+    """Return where the experiment of the run in ``out`` stood when it began, and so its factories."""
+    began = read_json(out / "resolved.json").get("experiment") if (out / "resolved.json").is_file() else None
+    return began if isinstance(began, str) else str(path.resolve())
 
 
 def _show(study: Study, out: Path, picks: list[dict[str, Any]]) -> None:

@@ -16,7 +16,7 @@ from hwdse.formats import FP32, NumberFormat, Precision, Scheme
 from hwdse.graph import BitConfig, Layer
 from hwdse.quantize.program import IMAGES, Program
 from hwdse.quantize.quantizer import Quantizer, activation_quantizer
-from hwdse.quantize.weights import quantize_weight
+from hwdse.quantize.weights import QuantizedWeight, quantize_weight
 
 __all__ = ["QuantizedNetwork", "Recipe", "Setting", "observe"]
 
@@ -133,6 +133,12 @@ def _stored_axis(stored: fx.Node, read: fx.Node, axis: int) -> int | None:
     return found if isinstance(shape[found], int) else None
 
 
+def read_points(captured: Capture) -> frozenset[str]:
+    """Return the names under which the operands of layers are quantized."""
+    first = {layer.input for layer in captured.layers}
+    return frozenset(first | {f"{layer.name}.second" for layer in captured.layers if layer.weight is None})
+
+
 class QuantizedNetwork:
     """Runs bit configurations of one captured network under one scheme.
 
@@ -146,20 +152,34 @@ class QuantizedNetwork:
     scheme
         How the device represents numbers.
     streams
-        What every point of ``program`` holds, from :func:`observe`.
+        What every point of ``program`` holds, from :func:`observe`. The attribute of that name leaves out what no layer
+        reads, ``all_streams`` does not.
     recipe
         How ranges are found.
+
+    Raises
+    ------
+    InputError
+        If the scheme has quantized outputs and the program was compiled without them.
     """
 
     def __init__(
         self, program: Program, *, scheme: Scheme, streams: Mapping[str, Stream], recipe: Recipe | None = None
     ) -> None:
+        convolutions = any(site.is_convolution for site in program.captured.sites.values())
+        if scheme.quantized_outputs and convolutions and not program.written:
+            raise InputError(
+                f"expected a program with the results of convolutions for the scheme {scheme.key}, got one without; "
+                "compile it by Program.of(captured, written=True)"
+            )
         self.program = program
         self.scheme = scheme
         self.recipe = recipe or Recipe()
-        self.streams = streams
+        read = read_points(program.captured)
+        self.streams = {point: stream for point, stream in streams.items() if point in read}
+        self.all_streams = streams
         self._calibrate = calibrator(self.recipe.activation_ranges)
-        self._weights: dict[tuple[str, NumberFormat], torch.Tensor] = {}
+        self._weights: dict[tuple[str, NumberFormat], QuantizedWeight] = {}
         self._quantizers: dict[tuple[str, NumberFormat], Quantizer | None] = {}
 
     @property
@@ -175,7 +195,7 @@ class QuantizedNetwork:
         InputError
             If a layer is unknown, or layers that are tied get different precisions.
         """
-        self._check(precisions)
+        self.check(precisions)
         weights: dict[int, torch.Tensor] = {}
         quantizers: dict[str, Quantizer] = {}
         for name, precision in precisions.items():
@@ -184,14 +204,34 @@ class QuantizedNetwork:
             if layer.weight is None:
                 points.append((f"{layer.name}.second", precision.weights))
             elif precision.weights != FP32:
-                weights[self.program.weights[layer.weight]] = self._weight(layer, precision.weights)
+                quantized = self.quantized_weight(layer, precision.weights)
+                weights[self.program.weights[layer.weight]] = quantized.values
             for point, number_format in points:
                 quantizer = self._quantizer(point, number_format)
                 if quantizer is not None:
                     quantizers[point] = quantizer
-        return Setting(weights, quantizers)
+        return Setting(weights, self._with_written(quantizers, precisions))
 
-    def _check(self, precisions: Mapping[str, Precision]) -> None:
+    def _with_written(
+        self, quantizers: Mapping[str, Quantizer], precisions: Mapping[str, Precision]
+    ) -> dict[str, Quantizer]:
+        """Return ``quantizers`` with those of what convolutions of integers write and no reader rounds."""
+        found = dict(quantizers)
+        for name, point in self.program.written.items() if self.scheme.quantized_outputs else ():
+            precision = precisions.get(name)
+            if precision is not None and precision.weights.is_integer and precision.activations.is_integer:
+                own = self._quantizer(point, precision.activations) if point not in found else None
+                found |= {point: own} if own is not None else {}
+        return found
+
+    def check(self, precisions: Mapping[str, Precision]) -> None:
+        """Check that ``precisions`` are those of layers, and that tied layers share one.
+
+        Raises
+        ------
+        InputError
+            If a layer is unknown, or layers that are tied get different precisions.
+        """
         unknown = [name for name in precisions if name not in self.captured.layer_index]
         if unknown:
             raise InputError(f"expected layer names of this network, got {unknown[0]!r}")
@@ -215,18 +255,24 @@ class QuantizedNetwork:
             self.program.advance(values, setting.quantizers)
             return self.program.result(values)
 
-    def _weight(self, layer: Layer, number_format: NumberFormat) -> torch.Tensor:
+    def quantized_weight(self, layer: Layer, number_format: NumberFormat) -> QuantizedWeight:
+        """Return the weight of ``layer`` in ``number_format``, values and scales.
+
+        Raises
+        ------
+        InputError
+            If the format cannot hold it (the layer is named).
+        """
         assert layer.weight is not None
         key = (layer.weight, number_format)
         if key not in self._weights:
             full, axis = self.program.folded[layer.weight], self.weight_axis(layer.weight)
             try:
-                quantized = quantize_weight(
+                self._weights[key] = quantize_weight(
                     full, number_format, scheme=self.scheme, axis=axis, ranges=self.recipe.weight_ranges
                 )
             except InputError as error:
                 raise InputError(f"{error} (layer {layer.name!r})") from error
-            self._weights[key] = quantized.values
         return self._weights[key]
 
     def weight_axis(self, weight: str) -> int:
@@ -238,7 +284,7 @@ class QuantizedNetwork:
         if key not in self._quantizers:
             try:
                 self._quantizers[key] = activation_quantizer(
-                    Boxes.of_stream(self.streams[point]),
+                    Boxes.of_stream(self.all_streams[point]),
                     number_format=number_format,
                     scheme=self.scheme,
                     calibrate=self._calibrate,

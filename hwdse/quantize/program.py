@@ -25,6 +25,9 @@ from hwdse.quantize.quantizer import Quantizer
 __all__ = ["Program", "Step"]
 
 _RESHAPES = {"view", "_unsafe_view"}
+_CLIPS = {"relu", "relu6", "hardtanh", "clamp", "clamp_min"}
+"""Operators that a runtime computes within the convolution before them, by where its output's codes end."""
+
 IMAGES = 4
 """Axes of a batch of images: samples, channels, height, width."""
 
@@ -87,6 +90,9 @@ class Program:
         Full-precision weight (batch norm folded) by the parameter's name.
     inputs
         Positions of the user's inputs, with the name under which each is quantized.
+    written
+        Name under which the result of each convolution may be quantized, after a ReLU or clip that only it feeds, by
+        the layer's name; empty unless asked for.
     """
 
     captured: Capture
@@ -96,10 +102,11 @@ class Program:
     folded: dict[str, torch.Tensor] = field(default_factory=dict)
     inputs: list[tuple[int, str]] = field(default_factory=list)
     outputs: list[Any] = field(default_factory=list)
+    written: dict[str, str] = field(default_factory=dict)
 
     @property
     def points(self) -> tuple[str, ...]:
-        """Names of the tensors that layers read, where activations are quantized."""
+        """Names of the tensors that layers read, and of those in :attr:`written`, where activations are quantized."""
         of_steps = (name for step in self.steps for name in (step.second, step.point))
         return tuple(dict.fromkeys(name for name in (*(p for _, p in self.inputs), *of_steps) if name))
 
@@ -162,9 +169,9 @@ class Program:
         return structure
 
     @classmethod
-    def of(cls, captured: Capture) -> Program:
-        """Compile ``captured``."""
-        return _Compiler(captured).compile()
+    def of(cls, captured: Capture, *, written: bool = False) -> Program:
+        """Compile ``captured``; with ``written`` the results of convolutions can be quantized, too."""
+        return _Compiler(captured, written=written).compile()
 
 
 @dataclass(frozen=True)
@@ -204,15 +211,16 @@ def channels_last(tensor: torch.Tensor) -> torch.Tensor:
 class _Compiler:
     """Turns a captured program into steps; state only while compiling."""
 
-    def __init__(self, captured: Capture) -> None:
+    def __init__(self, captured: Capture, *, written: bool) -> None:
         self.captured = captured
-        self.program = Program(captured)
+        results = {name: _result(site) for name, site in captured.sites.items() if written and site.is_convolution}
+        self.program = Program(captured, written={name: node.name for name, node in results.items()})
         self.nodes = list(captured.program.graph.nodes)
         self.position = {node: i for i, node in enumerate(self.nodes)}
         self.site_of = {site.node: site for site in captured.sites.values()}
         self.weight_nodes = {site.weight_node for site in captured.sites.values() if site.weight_node is not None}
         self.flow = captured.flow
-        self.points = {self.flow.root(site.operands[0]) for site in captured.sites.values()}
+        self.points = {self.flow.root(site.operands[0]) for site in captured.sites.values()} | set(results.values())
         self.known: dict[fx.Node, Any] = {}
 
     def compile(self) -> Program:
@@ -376,6 +384,17 @@ class _Compiler:
         steps = self.program.steps
         for i, positions in freed.items():
             steps[i] = replace(steps[i], frees=tuple(positions))
+
+
+def _result(site: Site) -> fx.Node:
+    """Return the node whose value the convolution at ``site`` writes: with its batch norm, ReLU and clip."""
+    node = site.node
+    if site.batch_norm is not None:
+        node = next(user for user in site.batch_norm.users if user.args[1] == 0)
+    users = list(node.users)
+    bounds = users[0].args[1:] if users else ()
+    is_clipped = len(users) == 1 and base_name(users[0]) in _CLIPS
+    return users[0] if is_clipped and not any(isinstance(bound, fx.Node) for bound in bounds) else node
 
 
 def _slots(arguments: Sequence[Any]) -> list[_Slot]:

@@ -21,6 +21,7 @@ from hwdse.front import Front, Objective
 from hwdse.hardware import HardwareProfile, load_profile
 from hwdse.progress import SILENT, Progress
 from hwdse.quantize.network import Recipe
+from hwdse.quantize.origin import Origin
 from hwdse.search.propose import CARED_FOR
 from hwdse.study.budget import Budget, Meter
 from hwdse.study.device import LOSS, DeviceProblem, Genes
@@ -94,6 +95,7 @@ class Study:
             tuple(self.prepared.captured.layer_index),
             reach={k: v for k, v in problem.space.reach().items() if k != LOSS.name},
             device=problem.profile.name,
+            origin=Origin(self.state(problem).network, problem.profile),
         )
 
     def _problem(self, device: str | HardwareProfile) -> DeviceProblem:

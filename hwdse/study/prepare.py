@@ -190,7 +190,7 @@ def prepare(
     identity = _identity(captured, batches, evaluation, question)
     if folder is not None:
         folder.check(identity_of_run(identity, question, profiles))
-    program = Program.of(captured)
+    program = Program.of(captured, written=any(profile.scheme.quantized_outputs for profile in profiles))
     progress.start("calibrate", len(batches))
     streams = observe(program, batches, channels=channels, on_batch=progress.advance)
     networks = {

@@ -1,0 +1,159 @@
+"""What ``hwdse export`` and ``hwdse verify`` start from: a run folder, and the network that it was about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from hwdse.commands.answer import limits_of, stop
+from hwdse.commands.inputs import load, profiles_of, question_of
+from hwdse.deploy import Deployment
+from hwdse.deploy.translate import needs_packages
+from hwdse.errors import InputError, RunFolderError
+from hwdse.evaluate import Evaluation
+from hwdse.evaluate.fingerprint import fingerprint, fingerprint_of_batches, fingerprint_of_network
+from hwdse.experiment import Experiment, Inputs, load_experiment
+from hwdse.files import read_json
+from hwdse.front import Front
+from hwdse.hardware import HardwareProfile, load_profile
+from hwdse.infeasible import Infeasible
+from hwdse.progress import Progress
+from hwdse.quantize.network import QuantizedNetwork, Recipe, observe
+from hwdse.quantize.program import Program
+from hwdse.report.fronts import load_front
+from hwdse.report.tables import RunTables
+from hwdse.study.measure import parse_bits
+
+__all__ = ["Chosen", "choose", "deploy"]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A configuration of a run.
+
+    Attributes
+    ----------
+    run, device
+        Run folder and name of the device.
+    config_id, bits
+        The configuration.
+    """
+
+    run: Path
+    device: str
+    config_id: str
+    bits: str
+
+
+def choose(run: Path, device: str, *, config_id: str | None, maximum: Sequence[str] = (), as_json: bool) -> Chosen:
+    """Return a configuration of ``run``: by its id, the best one under limits, or the one that was picked.
+
+    Exits with 3 if none is within the limits.
+
+    Raises
+    ------
+    InputError
+        If the run has no such device, configuration or pick, or both an id and limits are given.
+    """
+    if config_id is not None and maximum:
+        raise InputError("expected either --config or --max, got both; drop one")
+    limits = limits_of(maximum)
+    tables = RunTables.load(run, devices=[device])
+    if sentence := tables.results[device].emptiness:
+        stop(device, sentence, {"reason": sentence}, as_json=as_json)
+    if limits:
+        front: Front = load_front(run, device, tables=tables)
+        row = front.pick_row(maximum=limits)
+        if isinstance(row, Infeasible):
+            stop(device, str(row), asdict(row), as_json=as_json)
+        found = front.table.iloc[row]
+        return Chosen(run, device, str(found["config_id"]), str(found["bits"]))
+    wanted = config_id or tables.results[device].pick
+    if wanted is None:
+        raise InputError(
+            f"expected a picked configuration of {device} in {run}, got none; run hwdse pick, or name one by --config"
+        )
+    measured = tables.results[device].measured
+    rows = measured[measured["config_id"] == wanted]
+    if rows.empty:
+        known = ", ".join(measured["config_id"].head(5))
+        raise InputError(
+            f"expected the config_id of a configuration in {run / device / 'measured.csv'} ({known} ...), got "
+            f"{wanted!r}; correct --config"
+        )
+    return Chosen(run, device, wanted, str(rows["bits"].iloc[0]))
+
+
+def deploy(chosen: Chosen, experiment_path: Path | None, progress: Progress) -> tuple[Deployment, Inputs]:
+    """Load the network of a run, calibrate it again, and make the model of a configuration.
+
+    Parameters
+    ----------
+    chosen
+        The configuration.
+    experiment_path
+        The experiment's file, beside which its factories stand; where it was explored from by default.
+    progress
+        Who watches.
+
+    Raises
+    ------
+    InputError
+        If the experiment is not found, or makes another network or other data than the run was about.
+    """
+    needs_packages()
+    run = chosen.run
+    resolved = read_json(run / "resolved.json")
+    path = experiment_path or Path(str(resolved.get("experiment", "")))
+    kept = run / "experiment.toml"
+    if not kept.is_file():
+        raise RunFolderError(
+            f"expected a run of an experiment file, got none in {run}; use hwdse.export in Python for this network"
+        )
+    if experiment_path is not None and not path.is_file():
+        raise InputError(f"expected an experiment file, got no file {path}; correct --experiment")
+    experiment, folder = load_experiment(kept), path.parent
+    parts = (*vars(experiment.model).values(), *vars(experiment.data).values())
+    if not path.is_file() and any(".py:" in str(part) for part in parts):
+        raise InputError(
+            f"expected the run's experiment file, beside which its factories stand, got no file {path}; name it by "
+            "--experiment"
+        )
+    profile = _profile(experiment, folder, chosen.device)
+    if profile.scheme.key != resolved.get("schemes", {}).get(chosen.device):
+        raise RunFolderError(f"expected the scheme of {chosen.device} as it was in {run}, got {profile.scheme.key}")
+    inputs, captured = load(experiment, folder, progress)
+    recipe = question_of(experiment).recipe
+    _check_same(resolved, fingerprint_of_network(captured), inputs, recipe, path)
+    program = Program.of(captured, written=profile.scheme.quantized_outputs)
+    progress.start("calibrate", len(inputs.calibration))
+    streams = observe(program, inputs.calibration, on_batch=progress.advance)
+    network = QuantizedNetwork(program, scheme=profile.scheme, streams=streams, recipe=recipe)
+    progress.start("export", 1)
+    deployment = Deployment.of(network, profile, parse_bits(captured.layer_index, chosen.bits))
+    progress.advance()
+    return deployment, inputs
+
+
+def _profile(experiment: Experiment, folder: Path, device: str) -> HardwareProfile:
+    """Return the profile of a device: the experiment's own, where it names one."""
+    own = [name for name in experiment.devices if name.endswith(".toml") or name == device]
+    found = [p for p in profiles_of(experiment.model_copy(update={"devices": own}), folder) if p.name == device]
+    return found[0] if found else load_profile(device)
+
+
+def _check_same(resolved: Mapping[str, object], network: str, inputs: Inputs, recipe: Recipe, path: Path) -> None:
+    """Check that network, data and recipe are those of the run."""
+    evaluation: Evaluation = inputs.evaluation
+    parts = {"calibration": inputs.calibration, "evaluation": evaluation.batches}
+    data = fingerprint({name: fingerprint_of_batches(batches) for name, batches in parts.items()})
+    found = {"network": network, "data": data, "recipe": recipe.key}
+    identity = resolved.get("identity")
+    there = identity if isinstance(identity, dict) else {}
+    differing = [name for name, value in found.items() if there.get(name) != value]
+    if differing:
+        raise RunFolderError(
+            f"expected the factories of {path} to make what the run was about, got another {', '.join(differing)}; "
+            "restore them, or explore again"
+        )
