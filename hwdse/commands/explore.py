@@ -108,6 +108,10 @@ def _place(out: Path, path: Path) -> str:
 def _show(study: Study, out: Path, picks: list[dict[str, Any]]) -> None:
     """Print what an exploration found and where it lies."""
     show_picks(out, picks)
+    if len(study.problems) == 1:
+        for problem in study.problems.values():
+            for sentence in problem.worth:
+                CONSOLE.print(sentence, markup=False)
     shared = ", ".join(f"{len(state.measured)} under {key}" for key, state in study.prepared.states.items())
     CONSOLE.print(f"{study.meter.evaluations} evaluations in {study.meter.seconds:.0f} s ({shared})", markup=False)
     runnable = ", ".join(f"{name} {len(study.measured(name))}" for name in study.problems)

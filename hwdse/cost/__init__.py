@@ -8,6 +8,8 @@ from hwdse.cost.model import DEFAULT_METRICS, CostModel, MetricCosts, cost_model
 from hwdse.cost.size import fp32_size_kib
 from hwdse.cost.table import CostTable, Metric, Reduction, SumOverSets
 from hwdse.cost.terms import LatencyTerms, latency_terms
+from hwdse.cost.unpriced import unpriced
+from hwdse.cost.worth import worth_of_precisions
 
 __all__ = [
     "DEFAULT_METRICS",
@@ -32,4 +34,6 @@ __all__ = [
     "network_totals",
     "provenance",
     "random_choices",
+    "unpriced",
+    "worth_of_precisions",
 ]

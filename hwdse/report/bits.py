@@ -67,8 +67,9 @@ def draw_bits(tables: RunTables, name: str) -> Drawing:
         f"{precision_counts(row['bits'])}. Below: each layer's share of all MACs and of all weights "
         f"(n = {len(points)} layers in execution order). Quality measured on n = {int(row['samples'])} samples."
     )
-    note = f" {name}: {device.note}." if device.note else ""
-    return Drawing(file_name, figure, points, caption + note)
+    sentences = [f"{name}: {device.note}."] if device.note else []
+    sentences += [f"{sentence}." for sentence in device.worth]
+    return Drawing(file_name, figure, points, " ".join([caption, *sentences]))
 
 
 def _costs(tables: RunTables, device: DeviceTables, row: pd.Series) -> str:

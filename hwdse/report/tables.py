@@ -47,6 +47,7 @@ class _Resolved(BaseModel):
     columns: dict[str, str]
     full_precision: FullPrecision
     device_notes: dict[str, str] = {}
+    worth: dict[str, tuple[str, ...]] = {}
     infeasible: dict[str, str] = {}
     reach: dict[str, dict[str, float]] = {}
     max_drop: float = DEFAULT_DROP
@@ -111,6 +112,8 @@ class DeviceTables:
         The chosen configuration's identifier, or ``None`` where nothing was picked.
     note
         A caveat about the device's figures; empty where there is none.
+    worth
+        What narrower precisions buy on it, and where they do not pay, in sentences.
     infeasible
         Why no configuration fits the device; empty where some do.
     """
@@ -121,6 +124,7 @@ class DeviceTables:
     predicted: pd.DataFrame
     pick: str | None = None
     note: str = ""
+    worth: tuple[str, ...] = ()
     infeasible: str = ""
 
     @property
@@ -345,12 +349,12 @@ def _read_device(
 ) -> DeviceTables:
     folder, infeasible = run / device, resolved.infeasible.get(device, "")
     text, numbers = ["config_id", "bits"], [*costs, *quality.columns, "samples"]
-    note = resolved.device_notes.get(device, "")
+    note, worth = resolved.device_notes.get(device, ""), resolved.worth.get(device, ())
     if infeasible and not (folder / "front.csv").exists():
         empty = pd.DataFrame({name: pd.Series(dtype=str) for name in (*text, "uniform", "within_noise")}
                              | {name: pd.Series(dtype=float) for name in numbers})  # fmt: skip
         predicted = pd.DataFrame({name: pd.Series(dtype=float) for name in (*costs, "quality_predicted")})
-        return DeviceTables(device, empty, empty, predicted, note=note, infeasible=infeasible)
+        return DeviceTables(device, empty, empty, predicted, note=note, worth=worth, infeasible=infeasible)
     front = _read_table(folder / "front.csv", text=text, numbers=numbers)
     measured = _read_table(folder / "measured.csv", text=[*text, "uniform", "within_noise"], numbers=numbers)
     predicted = _read_table(folder / "predicted.csv", text=[], numbers=costs, holes=["quality_predicted"])
@@ -369,5 +373,6 @@ def _read_device(
         predicted=predicted,
         pick=_read_pick(folder / "pick.json", measured),
         note=note,
+        worth=worth,
         infeasible=infeasible,
     )

@@ -92,8 +92,8 @@ def compare_rows(tables: RunTables, *, drop: float = DEFAULT_DROP) -> list[dict[
 
     Its keys are ``device``, ``front_points``, ``measured_points``, ``hypervolume`` (the share of the box of what was
     measured on the device, between 0 and 1: it does not compare costs between devices), ``drop_limit``, ``note``,
-    ``infeasible``, and ``cheapest_within_drop``, ``smallest``, ``fastest`` and ``best_quality``: a configuration each,
-    or ``None`` where there is none.
+    ``worth``, ``infeasible``, and ``cheapest_within_drop``, ``smallest``, ``fastest`` and ``best_quality``: a
+    configuration each, or ``None`` where there is none.
     """
     return [_compare_row(tables, device, drop) for device in tables.results.values()]
 
@@ -123,6 +123,7 @@ def compare_table(tables: RunTables, *, drop: float = DEFAULT_DROP) -> Table:
         f"Costs are {tier}; quality is measured." if tier else "Quality is measured.",
         "Hypervolume: share of the box of what was measured on that device; not for comparing devices.",
         *(device.emptiness for device in tables.results.values()),
+        *(f"{device.device}: {sentence}." for device in tables.results.values() for sentence in device.worth),
         str(table.caption or ""),
     ]
     table.caption = "\n".join(filter(None, sentences))
@@ -144,6 +145,7 @@ def _compare_row(tables: RunTables, device: DeviceTables, drop: float) -> dict[s
         "hypervolume": front_hypervolume(tables, device),
         "drop_limit": drop,
         "note": device.note,
+        "worth": list(device.worth),
         "infeasible": device.infeasible,
     } | {key: None if row is None else _plain(tables, device, row) for key, row in chosen.items()}
 

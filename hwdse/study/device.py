@@ -10,7 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwdse.analysis.sensitivity import Sensitivity
-from hwdse.cost import Origin, collinear_pairs, cost_table, memory_limits, metric_column, provenance
+from hwdse.cost import (
+    Origin,
+    collinear_pairs,
+    cost_table,
+    memory_limits,
+    metric_column,
+    provenance,
+    unpriced,
+    worth_of_precisions,
+)
 from hwdse.cost.model import DEFAULT_METRICS
 from hwdse.cost.table import Metric, Reduction
 from hwdse.errors import InputError
@@ -161,7 +170,10 @@ class DeviceProblem:
         """Fill the archive, and say which objectives are one and the same."""
         sample = self.space.evaluate(self.space.random(256, rng))
         columns = [self.space.column(c) for c in self.objectives]
-        self.warnings = collinear_pairs(sample[:, columns], list(names), device=self.profile.name)
+        self.warnings = (
+            *collinear_pairs(sample[:, columns], list(names), device=self.profile.name),
+            *unpriced(self.graph, self.profile, self.space.candidates),
+        )
         columns_of_front = (LOSS.name, *self.objectives)
         predicted = predicted_front(self.space, columns_of_front, limits=self.limits, rng=rng)
         self.infeasible = predicted.infeasible
@@ -184,6 +196,11 @@ class DeviceProblem:
         if known:
             return f"{known} of {total} layers measured: those shapes are in {self.profile.name}'s table, {rest}"
         return f"order of magnitude: no layer's shape is in the measured table of {self.profile.name}"
+
+    @property
+    def worth(self) -> tuple[str, ...]:
+        """What narrower precisions buy on the device, and where they do not pay, in sentences."""
+        return worth_of_precisions(self.graph, self.profile, self.space.candidates)
 
     def fits(self, genes: Genes) -> NDArray[np.bool_]:
         """Return ``(n,)``: True where the configuration fits the device's memories."""

@@ -107,6 +107,7 @@ class Recorder:
             "schemes": {name: p.profile.scheme.key for name, p in prepared.problems.items()},
             "titles": {name: p.profile.title for name, p in prepared.problems.items()},
             "device_notes": {name: p.note for name, p in prepared.problems.items()},
+            "worth": {name: list(p.worth) for name, p in prepared.problems.items()},
             "limits": {name: dict(p.limits) for name, p in prepared.problems.items()},
             "reach": {name: p.space.reach() for name, p in prepared.problems.items()},
             "infeasible": {n: str(p.infeasible) for n, p in prepared.problems.items() if p.infeasible is not None},
