@@ -14,7 +14,7 @@ from hwdse.pareto import non_dominated, select_spread
 from hwdse.plugins import load_plugin
 from hwdse.search import exact
 from hwdse.search.collect import collect
-from hwdse.search.evaluations import Evaluations
+from hwdse.search.evaluations import Evaluations, every_configuration
 from hwdse.search.limits import as_limits, within
 from hwdse.search.propose import CARED_FOR, Belief, Proposal, Proposer
 from hwdse.search.protocol import GROUP, SearchResult
@@ -27,6 +27,9 @@ Floats = NDArray[np.float64]
 Genes = NDArray[np.uint8]
 
 _TABLE_EVALUATIONS = 4000
+_ENUMERATED = 100_000
+"""Configurations up to which the front is that of all of them."""
+
 _ARCHIVE = 1500
 
 
@@ -49,7 +52,10 @@ class PredictedFront:
 def predicted_front(
     space: DesignSpace, objectives: Sequence[str], *, limits: Mapping[str, float], rng: np.random.Generator
 ) -> PredictedFront:
-    """Return the front over all ``objectives`` within ``limits``: exact ones of pairs, and NSGA-II over all together.
+    """Return the front over all ``objectives`` within ``limits``.
+
+    That of every configuration of a small space; of a larger one the exact fronts of pairs, and NSGA-II over all
+    together.
 
     Parameters
     ----------
@@ -70,6 +76,8 @@ def predicted_front(
     def fitting(genes: Genes) -> Genes:
         return genes[within(space, bounds, space.evaluate(genes))]
 
+    if space.size <= _ENUMERATED and len(everything := fitting(every_configuration(space))):
+        return PredictedFront(_trimmed(everything[non_dominated(points(everything))], points), None)
     found = [space.random(0, rng)]
     found += [exact.search(space, (objectives[0], c)).genes for c in objectives[1:] if space.is_additive(c)]
     initial = fitting(np.concatenate(found))
@@ -86,9 +94,12 @@ def predicted_front(
     union = fitting(np.unique(np.concatenate([initial, result.genes.astype(initial.dtype)]), axis=0))
     if len(union):
         union = union[non_dominated(points(union))]
-    if len(union) > _ARCHIVE:
-        union = union[np.sort(select_spread(points(union), _ARCHIVE))]
-    return PredictedFront(union, result.infeasible)
+    return PredictedFront(_trimmed(union, points), result.infeasible)
+
+
+def _trimmed(genes: Genes, points: Callable[[Genes], Floats]) -> Genes:
+    """Return at most as many of ``genes`` as an archive holds, spread over what they are worth."""
+    return genes if len(genes) <= _ARCHIVE else genes[np.sort(select_spread(points(genes), _ARCHIVE))]
 
 
 def search(

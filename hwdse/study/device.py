@@ -191,11 +191,14 @@ class DeviceProblem:
             return self.profile.accuracy_note
         origins = provenance(self.graph, self.profile, self.space.candidates)
         known = int((origins == Origin.TABLE).any(axis=1).sum())
-        total = len(self.graph.layers)
-        rest = f"batch of {self.profile.batch}; the others come from a closed form, an order of magnitude"
+        total, name = len(self.graph.layers), self.profile.name
+        where = f"in {name}'s table, batch of {self.profile.batch}"
+        if known == total:
+            return f"all {total} layers measured: their shapes are {where}"
         if known:
-            return f"{known} of {total} layers measured: those shapes are in {self.profile.name}'s table, {rest}"
-        return f"order of magnitude: no layer's shape is in the measured table of {self.profile.name}"
+            rest = "the others come from a closed form, an order of magnitude"
+            return f"{known} of {total} layers measured: those shapes are {where}; {rest}"
+        return f"order of magnitude: no layer's shape is in the measured table of {name}"
 
     @property
     def worth(self) -> tuple[str, ...]:

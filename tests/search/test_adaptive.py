@@ -67,6 +67,16 @@ def test_what_is_returned_was_measured_and_is_a_front(problem):
     assert (np.diff(result.values[:, 1]) >= 0).all()
 
 
+def test_the_predicted_front_of_a_small_space_is_exact(problem):
+    space, _, _ = problem
+    values = space.evaluate(EVERYTHING)
+    limit = float(np.quantile(values[:, 1], 0.7))
+    predicted = adaptive.predicted_front(space, ("loss", "size"), limits={"size": limit}, rng=np.random.default_rng(0))
+    inside = EVERYTHING[values[:, 1] <= limit]
+    expected = inside[non_dominated(space.evaluate(inside))]
+    assert {tuple(g) for g in predicted.genes.tolist()} == {tuple(g) for g in expected.tolist()}
+
+
 def test_same_seed_same_result(problem):
     space, harm, _ = problem
     one, other = (found(space, harm, 12) for _ in range(2))
