@@ -17,38 +17,28 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import cycle
-from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from scipy.stats import spearmanr
 
-from hwdse.capture import Capture, capture
+from hwdse.capture import capture
+from hwdse.commands.whole import AT_ONCE, Network, configurations, options_of
 from hwdse.cost import cost_table, network_totals
 from hwdse.cost.calibrate import calibrate, calibrated
 from hwdse.cost.terms import latency_terms
-from hwdse.deploy.audit import audit
-from hwdse.deploy.onnx import explicit_model
-from hwdse.deploy.translate import Translation
-from hwdse.errors import InputError
 from hwdse.factories import load_factory
 from hwdse.files import write_csv
 from hwdse.formats import Precision
 from hwdse.graph import LayerGraph
 from hwdse.hardware import HardwareProfile, load_profile
-from hwdse.hardware.measure.session import open_session
 from hwdse.hardware.measure.timing import Call, Harness, pinned
-from hwdse.quantize.network import QuantizedNetwork, observe
-from hwdse.quantize.program import Program
 from hwdse.report.drawing import new_figure, style
 
 HERE = Path(__file__).parent
@@ -58,8 +48,6 @@ APART = 0.05
 """Pairs whose measured latencies differ by less are not asked for their order."""
 SWEEPS = 2
 """Times that all configurations are timed, one sweep after the other; the fastest sample of all counts."""
-AT_ONCE = 4
-"""Sessions that are timed in turns."""
 FLOAT = "fp32"
 
 Genes = NDArray[np.int64]
@@ -98,56 +86,6 @@ CASES = {
 
 
 # Configurations.
-
-
-def options_of(graph: LayerGraph, profile: HardwareProfile, precisions: Sequence[Precision]) -> list[Genes]:
-    """Return, for each tied group, the indices of the precisions that the device runs all its layers at."""
-    found = []
-    for group in graph.groups:
-        layers = [graph.layers[graph.layer_index[name]] for name in group.layers]
-        runs = [all(profile.supports(layer, precision) for layer in layers) for precision in precisions]
-        found.append(np.flatnonzero(runs))
-    return found
-
-
-def configurations(options: Sequence[Genes], count: int, rng: np.random.Generator) -> Genes:
-    """Return ``count`` different random configurations ``(count, groups)`` and before them the uniform ones.
-
-    A third are independent, a third runs of equal precision, a third one block in a network of another precision. A
-    group that cannot have what is drawn takes its first option.
-
-    Raises
-    ------
-    InputError
-        If there are not as many.
-    """
-    groups, kinds = len(options), max(int(own.max()) for own in options) + 1
-
-    def possible(row: Iterable[int]) -> tuple[int, ...]:
-        return tuple(int(g if g in own else own[0]) for g, own in zip(row, options, strict=True))
-
-    def independent() -> Genes:
-        return rng.integers(0, kinds, size=groups)
-
-    def runs() -> Genes:
-        starts = rng.random(groups) < rng.uniform(1.5, 8.0) / groups
-        return rng.integers(0, kinds, size=groups + 1)[np.cumsum(starts)]
-
-    def block() -> Genes:
-        outside, inside = rng.choice(kinds, size=2, replace=False)
-        first, last = np.sort(rng.integers(0, groups + 1, size=2))
-        row = np.full(groups, outside)
-        row[first:last] = inside
-        return row
-
-    drawn: dict[tuple[int, ...], None] = dict.fromkeys(possible([kind] * groups) for kind in range(kinds))
-    most = prod(map(len, options)) - len(drawn)
-    if count > most:
-        raise InputError(f"expected at most {most} configurations beside the uniform ones, got {count}; ask for fewer")
-    wanted, makers = len(drawn) + count, cycle((independent, runs, block))
-    while len(drawn) < wanted:
-        drawn[possible(next(makers)().tolist())] = None
-    return np.array(list(drawn))
 
 
 def bits_of(graph: LayerGraph, precisions: Sequence[Precision], row: Sequence[int]) -> str:
@@ -191,71 +129,10 @@ class Timings:
         return min(float(self.rows[key]["minimum_us"]) for key in keys) * 1e-3
 
 
-@dataclass
-class Network:
-    """A captured network that can be timed in any configuration.
-
-    Attributes
-    ----------
-    graph
-        The network.
-    example
-        Its input.
-    profile
-        What the exporter needs to know of the device: its scheme.
-    """
-
-    graph: Capture
-    example: torch.Tensor
-    profile: HardwareProfile
-
-    @classmethod
-    def of(cls, case: Case, profile: HardwareProfile) -> Network:
-        """Make a case's network."""
-        model, example = (load_factory(f"cpu_networks.py:{n}", folder=HERE)() for n in (case.name, case.example))
-        return cls(capture(model, example), example, profile)
-
-    @cached_property
-    def quantized(self) -> QuantizedNetwork:
-        """The network with the ranges that the example gives it."""
-        scheme = self.profile.scheme
-        program = Program.of(self.graph, written=scheme.quantized_outputs)
-        return QuantizedNetwork(program, scheme=scheme, streams=observe(program, [self.example]))
-
-    @cached_property
-    def translation(self) -> Translation:
-        """The network in ONNX, before a configuration is filled in."""
-        return Translation.of(self.quantized.program)
-
-    def call(self, precisions: Sequence[Precision], *, threads: int) -> Call:
-        """Return one inference of a configuration, precisions by group, with its input and output bound.
-
-        Raises
-        ------
-        InputError
-            If the runtime computes a layer in something else than its precision.
-        """
-        import onnxruntime
-
-        config = self.graph.config(precisions)
-        model = explicit_model(self.translation, self.quantized, config).SerializeToString()
-        for layer in audit(model, config.precisions, threads=threads):
-            if not layer.is_as_requested:
-                raise InputError(
-                    f"expected {layer.layer} in {layer.requested}, got {layer.operator} in {layer.executed}"
-                )
-        session = open_session(model, threads=threads)
-        inputs = {session.get_inputs()[0].name: self.example.numpy()}
-        result = session.run(None, inputs)[0]
-        binding = session.io_binding()
-        for name, value in inputs.items():
-            binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(value))
-        binding.bind_ortvalue_output(session.get_outputs()[0].name, onnxruntime.OrtValue.ortvalue_from_numpy(result))
-
-        def run() -> None:
-            session.run_with_iobinding(binding)
-
-        return run
+def network_of(case: Case, profile: HardwareProfile) -> Network:
+    """Make a case's network."""
+    model, example = (load_factory(f"cpu_networks.py:{n}", folder=HERE)() for n in (case.name, case.example))
+    return Network(capture(model, example), example, profile)
 
 
 def time_all(
@@ -387,7 +264,7 @@ def examine(case: Case, out: Path, *, threads: int, count: int, seconds: float, 
 
     profile = profile_of(case, out, threads=threads)
     precisions = [Precision.parse(text) for text in case.precisions]
-    network = Network.of(case, profile)
+    network = network_of(case, profile)
     options = options_of(network.graph, profile, precisions)
     extra = CALIBRATION_RUNS - len(precisions)
     genes = configurations(options, count + extra, np.random.default_rng(0))

@@ -127,6 +127,12 @@ def measure(
     allow_other_machine: Annotated[
         bool, typer.Option("--allow-other-machine", help="Keep rows of other machines and versions beside the new.")
     ] = False,
+    end_to_end: Annotated[
+        int,
+        typer.Option(
+            help="Also export and time this many configurations of the whole network, and calibrate; 6 is good."
+        ),
+    ] = 0,
     json: JsonOption = False,
 ) -> None:
     """Measure how fast this processor runs layers at each precision, and write a hardware profile of it."""
@@ -146,6 +152,7 @@ def measure(
             block_size=block_size,
             seconds_per_entry=seconds_per_entry,
             allow_other_machine=allow_other_machine,
+            end_to_end=end_to_end,
         )
         measure(options, as_json=json)
     except KeyboardInterrupt:  # here, since the command line's library ends the process without a word

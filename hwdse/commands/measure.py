@@ -5,24 +5,29 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 from torch import nn
 
-from hwdse.capture import capture
+from hwdse.capture import Capture, capture
 from hwdse.commands.inputs import silenced
 from hwdse.commands.screen import CONSOLE, print_json, watched
+from hwdse.commands.whole import Network, fit_whole
+from hwdse.cost import unpriced
+from hwdse.cost.calibrate import FEWEST, LatencyFit
 from hwdse.errors import InputError
 from hwdse.experiment import load_experiment
 from hwdse.factories import load_factory
 from hwdse.formats import Precision
+from hwdse.graph import LayerGraph
+from hwdse.hardware import HardwareProfile, load_profile
 from hwdse.hardware.measure.energy import PowercapMeter
 from hwdse.hardware.measure.grid import standard_grid
 from hwdse.hardware.measure.machine import Machine, this_machine
-from hwdse.hardware.measure.profile import NAME, Content, is_container, latencies_us, write_profile
+from hwdse.hardware.measure.profile import NAME, Content, Factors, is_container, latencies_us, write_profile
 from hwdse.hardware.measure.runtime import Runtime, find_runtime
 from hwdse.hardware.measure.series import NO_INT8_PRODUCTS
 from hwdse.hardware.measure.series import measure as measure_series
@@ -36,6 +41,10 @@ __all__ = ["BLOCK_SIZES", "DEFAULT_PRECISIONS", "Options", "measure"]
 
 DEFAULT_PRECISIONS = ("fp32", "W8A8", "W4A8", "W2A8")
 BLOCK_SIZES = (32, 64, 128)
+EXPORTED = "onnxruntime"
+"""The runtime that runs exported networks."""
+WHOLE = 6
+"""How many times longer a whole network is timed than an entry."""
 FP32, W8A8 = Precision.parse("fp32"), Precision.parse("W8A8")
 
 
@@ -59,6 +68,8 @@ class Options:
         Seconds of one entry in one pass.
     allow_other_machine
         Keep rows of another machine or version in the record.
+    end_to_end
+        Configurations of the whole network to calibrate with; 0: none.
     """
 
     model: str | None
@@ -73,6 +84,7 @@ class Options:
     block_size: int
     seconds_per_entry: float
     allow_other_machine: bool
+    end_to_end: int = 0
 
 
 @dataclass
@@ -82,6 +94,7 @@ class _Outcome:
     profiles: list[Path] = field(default_factory=list)
     rows: list[Measurement] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    fits: dict[str, LatencyFit] = field(default_factory=dict)
 
 
 def measure(options: Options, *, as_json: bool) -> None:
@@ -100,7 +113,8 @@ def measure(options: Options, *, as_json: bool) -> None:
     machine = this_machine()
     outcome = _Outcome()
     with watched() as progress:
-        shapes = _shapes(options)
+        network = _network(options)
+        shapes = list(standard_grid()) if network is None else _shapes(network.graph)
         plans = {runtime.name: _plan(runtime, shapes, precisions, options.block_size) for runtime in runtimes}
         path = options.out / f"{options.name}_measurements.csv"
         with locked(options.out / f".{options.name}_measurements.lock"), pinned(options.threads):
@@ -109,10 +123,10 @@ def measure(options: Options, *, as_json: bool) -> None:
                 record.check(machine, versions)
             _check_own(options, record)
             for runtime in runtimes:
-                session = _Session(runtime, options, machine, record, progress, meter)
+                session = _Session(runtime, options, machine, record, progress, meter, network)
                 session.measure(plans[runtime.name], outcome)
                 name = options.name if runtime is runtimes[0] else f"{options.name}_{runtime.name}"
-                outcome.profiles += session.write(name, precisions)
+                session.write(name, precisions, outcome)
     seconds = time.perf_counter() - started
     if as_json:
         print_json(_facts(outcome, path, seconds))
@@ -134,6 +148,23 @@ def _check(options: Options) -> None:
         raise InputError(f"expected blocks of {', '.join(map(str, BLOCK_SIZES))}, got {options.block_size}")
     if not 0 < options.seconds_per_entry <= 10:
         raise InputError(f"expected up to 10 seconds per entry, got {options.seconds_per_entry:g}; 0.05 to 0.1 is good")
+    if options.end_to_end:
+        _check_end_to_end(options)
+
+
+def _check_end_to_end(options: Options) -> None:
+    """Refuse whole networks where there is none, or where nothing runs one."""
+    if options.grid:
+        raise InputError("expected a network to run end to end, got --grid; name one with --experiment or --model")
+    if EXPORTED not in options.runtimes:
+        raise InputError(
+            f"expected {EXPORTED} among the runtimes, which runs networks end to end, got "
+            f"{', '.join(options.runtimes)}; leave --end-to-end out"
+        )
+    if options.end_to_end < FEWEST:
+        raise InputError(
+            f"expected at least {FEWEST} whole networks to calibrate with, got {options.end_to_end}; 6 is good"
+        )
 
 
 def _check_own(options: Options, record: Record) -> None:
@@ -146,10 +177,18 @@ def _check_own(options: Options, record: Record) -> None:
         )
 
 
-def _shapes(options: Options) -> list[LayerShape]:
-    """Return the layers to measure, each shape once."""
+@dataclass(frozen=True)
+class _Source:
+    """The network whose layers are measured."""
+
+    graph: Capture
+    example: Any
+
+
+def _network(options: Options) -> _Source | None:
+    """Return the network that the options name; ``None`` for the standard grid."""
     if options.grid:
-        return list(standard_grid())
+        return None
     if options.experiment is not None:
         experiment = load_experiment(options.experiment)
         folder, dynamic = options.experiment.parent, experiment.model.dynamic_dims
@@ -165,6 +204,11 @@ def _shapes(options: Options) -> list[LayerShape]:
         graph = capture(model, example, dynamic_dims=dynamic)
     if not graph.layers:
         raise InputError(f"expected a network with layers from {names[0]}, got none; nothing is there to measure")
+    return _Source(graph, example)
+
+
+def _shapes(graph: LayerGraph) -> list[LayerShape]:
+    """Return the layers to measure, each shape once."""
     by_key = {shape.key: shape for shape in map(LayerShape.of, reversed(graph.layers))}
     return list(reversed(by_key.values()))
 
@@ -221,6 +265,7 @@ class _Session:
     record: Record
     progress: Progress
     meter: PowercapMeter | None
+    network: _Source | None
     active_mw: float | None = None
 
     def measure(self, layers: Sequence[Subject], outcome: _Outcome) -> None:
@@ -254,7 +299,7 @@ class _Session:
         outcome.rows += series.rows
         outcome.left_out += series.left_out
 
-    def write(self, name: str, precisions: Sequence[Precision]) -> list[Path]:
+    def write(self, name: str, precisions: Sequence[Precision], outcome: _Outcome) -> None:
         """Write the profile of weights with a scale per channel, and that of blocked weights, as far as asked for."""
         runtime, options = self.runtime, self.options
         rows = self.record.select(
@@ -262,24 +307,56 @@ class _Session:
         )
         blocked = [row for row in rows if row.block_size == options.block_size]
         plain = [row for row in rows if row.block_size == 0 and row.op != "tensor"]
-        written = []
         if any(row.precision != FP32 for row in plain) or not blocked:
             emulated = [precision for precision in precisions if is_container(precision)]
             content = Content(name, rows, self.machine, runtime.scheme, emulated=emulated, active_mw=self.active_mw)
-            written.append(write_profile(content, options.out))
+            self._write(content, precisions, outcome)
         if blocked:
             content = Content(
                 f"{name}_blocked", rows, self.machine, runtime.scheme, block_size=options.block_size,
                 active_mw=self.active_mw,
             )  # fmt: skip
-            written.append(write_profile(content, options.out))
-        return written
+            self._write(content, precisions, outcome)
+
+    def _write(self, content: Content, precisions: Sequence[Precision], outcome: _Outcome) -> None:
+        """Write a profile, calibrated if that was asked for, and say what it has no times for."""
+        path = self.options.out / f"{content.name}.toml"
+        was_calibrated = path.exists() and "\n[calibration]\n" in path.read_text(encoding="utf-8")
+        profile = load_profile(write_profile(content, self.options.out))
+        outcome.profiles.append(path)
+        if self.network is not None:
+            for sentence in unpriced(self.network.graph, profile, precisions):
+                self.progress.warn(sentence)
+        if self.options.end_to_end and self.network is not None and self.runtime.name == EXPORTED:
+            fit = self._fit(self.network, profile, precisions)
+            outcome.fits[content.name] = fit
+            citation = f"hwdse measure --end-to-end {fit.runs} on {len(self.network.graph.layers)} layers"
+            write_profile(replace(content, calibration=Factors(fit.values, fit.words, citation)), self.options.out)
+        elif was_calibrated:
+            self.progress.warn(
+                f"the calibration that {path.name} had is dropped, since it was found with older measurements; "
+                "calibrate again with --end-to-end"
+            )
+
+    def _fit(self, source: _Source, profile: HardwareProfile, precisions: Sequence[Precision]) -> LatencyFit:
+        """Time configurations of the whole network; what is emulated runs as its container, and is left out."""
+        own = [precision for precision in precisions if not is_container(precision)]
+        harness = Harness(seconds_per_pass=WHOLE * self.options.seconds_per_entry)
+        return fit_whole(
+            Network(source.graph, source.example, profile),
+            [one for one in own if any(profile.supports(layer, one) for layer in source.graph.layers)],
+            self.options.end_to_end,
+            threads=self.options.threads,
+            harness=harness,
+            progress=self.progress,
+        )
 
 
 def _facts(outcome: _Outcome, path: Path, seconds: float) -> dict[str, Any]:
     """Return the outcome as plain data."""
     return {
         "profiles": [str(profile) for profile in outcome.profiles],
+        "calibration": {name: asdict(fit) for name, fit in outcome.fits.items()},
         "record": str(path),
         "seconds": seconds,
         "measured": len(outcome.rows),
@@ -351,6 +428,8 @@ def _show(outcome: _Outcome, path: Path, seconds: float) -> None:
     empty = ", ".join(f"{us:.1f} us in {name}" for name, us in _overheads(outcome.rows).items())
     CONSOLE.print(f"\n{len(outcome.rows)} measurements in {seconds:.1f} s; {note or 'all settled'}", markup=False)
     CONSOLE.print(f"Subtracted: an empty call ({empty}) and changes of layout at a layer's ends", markup=False)
+    for name, fit in outcome.fits.items():
+        CONSOLE.print(f"{name}: {fit.words}", markup=False, soft_wrap=True)
     for written in (*outcome.profiles, path):
         CONSOLE.print(str(written), markup=False, soft_wrap=True)
 

@@ -1,10 +1,11 @@
 """What lies between layers in one configuration: tensors that change format, and operators without MACs.
 
 The rules are those of a runtime that holds every tensor once. A tensor is stored in the format of the layers that read
-it, else in that of the convolution that wrote it, else in fp32. A convolution of integer activations writes integers,
-a linear or matmul of integer activations writes what is asked of it. An operator without MACs runs in integers only if
-all tensors that it reads and writes are stored in that integer format and the device lists it; else it runs in fp32.
-What turns values counts as fp32, whatever they are stored in.
+it, else in that of the convolution that wrote it, else in fp32. A convolution of integer activations writes integers, a
+matmul of integer activations or a linear layer on one row writes what is asked of it, a linear layer on several rows
+writes fp32. An operator without MACs runs in integers only if all tensors that it reads and writes are stored in that
+integer format and the device lists it; else it runs in fp32. What turns values counts as fp32, whatever they are stored
+in.
 """
 
 from __future__ import annotations
@@ -123,9 +124,10 @@ class Boundaries:
             return self.node_format(self._node[value.node], stored)
         if value.layer is None or stored[value.layer].activations == FP32:
             return FP32
-        return (
-            stored[value.layer].activations if self._layer(value.layer).op == "conv" else self._held(value, stored)[0]
-        )
+        layer = self._layer(value.layer)
+        if layer.op == "linear" and len(layer.output_shape) > 1:
+            return FP32
+        return stored[value.layer].activations if layer.op == "conv" else self._held(value, stored)[0]
 
     def calibrated_us(self, part: Value | Node, stored: Stored) -> float:
         """Return the time of a value's conversions or of a node, times the calibration's factor of its kind."""

@@ -65,6 +65,11 @@ class LatencyFit:
         )
 
     @property
+    def values(self) -> dict[str, float]:
+        """Figures by the keys of a profile's ``[calibration]``."""
+        return {key: getattr(self, key) for key in Calibration.model_fields}
+
+    @property
     def words(self) -> str:
         """How well it fits."""
         return f"mean error of {self.runs} runs {self.error_before:.1%} before, {self.error_after:.1%} after, in sample"
@@ -112,8 +117,8 @@ def calibrate(terms: Sequence[LatencyTerms], measured_ms: Sequence[float], *, no
     design = np.concatenate([columns / noise, np.diag(1 / spreads)])
     factors = nnls(design, np.concatenate([np.full(len(terms), 1 / noise), prior / spreads]))[0]
     before, after = (float(np.abs(columns @ f - 1.0).mean()) for f in (prior, factors))
-    *own, constant = map(float, factors)
-    return LatencyFit(*own, constant * 1e3, before, after, len(terms))
+    floats, integers, conversions, nodes, constant = map(float, factors)
+    return LatencyFit(floats, integers, conversions, nodes, constant * 1e3, before, after, len(terms))
 
 
 def calibrated(profile: HardwareProfile, fit: LatencyFit, *, source: str, citation: str) -> HardwareProfile:
@@ -129,8 +134,8 @@ def calibrated(profile: HardwareProfile, fit: LatencyFit, *, source: str, citati
         Key and text for the profile's ``[sources]``.
     """
     figures = {
-        key: NonNegative(value=round(getattr(fit, key), 6), kind=Kind.DERIVED, source=source, note=fit.words)
-        for key in Calibration.model_fields
+        key: NonNegative(value=round(value, 6), kind=Kind.DERIVED, source=source, note=fit.words)
+        for key, value in fit.values.items()
     }
     sources = {**profile.spec.sources, source: citation}
     spec = profile.spec.model_copy(update={"calibration": Calibration(**figures), "sources": sources})

@@ -249,7 +249,7 @@ class Conversion(Section):
 
 
 class NodeTime(Section):
-    """Time of an operator without MACs. It runs in the formats listed for it, else in fp32; where no format is listed its time is missing."""
+    """Time of an operator without MACs, which runs in the formats listed for it, else in fp32."""
 
     operator: Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_.:]*$")] = Field(
         description="`add`, `relu`, `clip`, `max_pool`, `avg_pool`, `global_avg_pool`, `gelu`, `softmax`, "

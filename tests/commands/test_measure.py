@@ -50,9 +50,51 @@ def test_a_second_measurement_replaces_the_first(cli, tmp_path: Path) -> None:
     assert len(load_profile(tmp_path / "chip.toml").table) == 8
 
 
+def test_whole_networks_calibrate_the_profile_and_measuring_again_drops_that(cli, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    arguments = ("measure", "--experiment", TINY / "tiny.toml", "--name", "chip", "--out", tmp_path, *QUICK)
+    facts = json.loads(cli(*arguments, "--end-to-end", "5", "--json").out)
+    fit = facts["calibration"]["chip"]
+    profile = load_profile(tmp_path / "chip.toml")
+    calibration = profile.spec.calibration
+    assert calibration is not None
+    assert fit["runs"] == 5
+    for key in ("float_layers", "integer_layers", "conversions", "nodes", "us_per_inference"):
+        assert getattr(calibration, key).value == pytest.approx(fit[key], abs=1e-6)
+    words = f"mean error of 5 runs {fit['error_before']:.1%} before, {fit['error_after']:.1%} after, in sample"
+    assert f"Calibrated on whole networks: {words}." in profile.spec.note
+    assert profile.spec.sources["whole_networks"].startswith(
+        "hwdse measure --end-to-end 5 on 4 layers with onnxruntime"
+    )
+    again = cli(*arguments)
+    assert again.code == 0
+    assert "the calibration that chip.toml had is dropped" in again.err
+    assert load_profile(tmp_path / "chip.toml").spec.calibration is None
+    assert "dropped" not in cli(*arguments).err
+
+
+def test_operators_without_a_time_are_named(cli, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "import torch\n"
+        "def model():\n"
+        "    layers = torch.nn.Linear(4, 4), torch.nn.Hardswish(), torch.nn.Softmax(-1), torch.nn.Linear(4, 4)\n"
+        "    return torch.nn.Sequential(*layers).eval()\n"
+        "def example():\n"
+        "    return torch.zeros(1, 4)\n"
+    )
+    network = ("--model", f"{tmp_path}/net.py:model", "--example", f"{tmp_path}/net.py:example")
+    answer = cli("measure", *network, "--name", "chip", "--out", tmp_path, *QUICK, "--precision", "fp32")
+    assert answer.code == 0
+    said = " ".join(answer.err.split())
+    assert "expected times of all operators without MACs, got none of hardswish (1): they are predicted" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
+        (("--grid", "--end-to-end", "6"), "expected a network to run end to end, got --grid"),
+        ((*NETWORK, "--end-to-end", "3"), "expected at least 4 whole networks to calibrate with, got 3; 6 is good"),
+        ((*NETWORK, "--end-to-end", "6", "--runtime", "torch"), "expected onnxruntime among the runtimes"),
         ((), "expected either --model with --example, or --experiment, or --grid, got none"),
         (("--grid", "--experiment", "x.toml"), "got another combination"),
         (("--model", "hwdse.examples:digits"), "expected either --model with --example"),

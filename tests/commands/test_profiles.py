@@ -74,12 +74,12 @@ def test_times_between_layers_are_shown_with_what_they_are_of(cli, tmp_path):
     figure = '{ value = 3, kind = "measured", source = "Ottavi2020" }'
     sections = (
         f'[[conversions]]\nfrom = "int8"\nto = "fp32"\nop_classes = ["conv"]\nus = {figure}\n'
-        f'[[nodes]]\noperator = "add"\nactivations = "int8"\nus = {figure}\n[calibration]\nlayers = {figure}\n'
+        f'[[nodes]]\noperator = "add"\nactivations = "int8"\nus = {figure}\n[calibration]\ninteger_layers = {figure}\n'
     )
     (tmp_path / "mpic.toml").write_text(profile_paths()["mpic"].read_text() + sections)
     answer = cli("profiles", "show", tmp_path / "mpic.toml")
     assert answer.code == 0
-    for words in ("conversions[0] (int8 to fp32", "nodes[0] (add in int8).us", "calibration.layers"):
+    for words in ("conversions[0] (int8 to fp32", "nodes[0] (add in int8).us", "calibration.integer_layers"):
         assert words in answer.out
     written = json.loads(cli("profiles", "show", tmp_path / "mpic.toml", "--json").out)
     assert written["conversions"][0]["from"] == "int8"

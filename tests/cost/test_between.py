@@ -40,7 +40,7 @@ def device(processor: dict[str, Any]) -> HardwareProfile:
         {"operator": "add", "activations": "int8", **timed(2, 60)},
         {"operator": "global_avg_pool", "activations": "fp32", **timed(2, 100)},
     ]
-    factors = {"layers": 1.1, "conversions": 0.8, "nodes": 1.5, "us_per_inference": 12}
+    factors = {"float_layers": 1.1, "integer_layers": 0.9, "conversions": 0.8, "nodes": 1.5, "us_per_inference": 12}
     figures = {key: {"value": v, "kind": "derived", "source": "Lab2024"} for key, v in factors.items()}
     overhead = {"us_per_layer": {"value": 3, "kind": "measured", "source": "Lab2024"}}
     return parse_profile(processor | {"calibration": figures, "overhead": overhead})

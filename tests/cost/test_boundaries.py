@@ -117,9 +117,29 @@ def test_times_grow_with_the_elements_and_the_batch(processor: dict[str, Any]) -
         assert found.nodes_ms == pytest.approx(batch * 8 * 12 * 12 * 1e-3)
 
 
+def test_a_shortcut_that_is_copied_leaves_integers(processor: dict[str, Any]) -> None:
+    """ResNet-20 in int8: its input, its last tensor and two sums are rounded; ONNX Runtime leaves 4 and 6 operators.
+
+    Its two shortcuts with slices and zeros are copied in fp32, and what is added to them is then fp32, too, as is the
+    last sum, which a pooling reads.
+    """
+    found = uniform(networks.captured("resnet20"), parse_profile(processor), "W8A8")
+    assert found.conversions_ms == pytest.approx((4 * 10 + 6 * 1000) * 1e-3)
+    assert found.nodes_ms == pytest.approx((6 * 0.01 + 3 * (0.1 + 0.001) + 0.0001) * 1e-3)
+
+
+@pytest.mark.parametrize(("shape", "rounded"), [((1, 8), 1), ((1, 5, 8), 2)])
+def test_a_linear_layer_on_several_rows_writes_floats(
+    processor: dict[str, Any], shape: tuple[int, ...], rounded: int
+) -> None:
+    """What it writes for another one is rounded on its own; on one row it is written rounded."""
+    graph = capture(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)), torch.randn(shape))
+    assert uniform(graph, parse_profile(processor), "W8A8").conversions_ms == pytest.approx(rounded * 10e-3)
+
+
 def test_the_layers_are_those_of_the_cost_model_before_calibration(processor: dict[str, Any]) -> None:
     graph = networks.captured("residual")
-    processor["calibration"] = {"layers": {"value": 0, "kind": "derived", "source": "Lab2024"}}
+    processor["calibration"] = {"integer_layers": {"value": 0, "kind": "derived", "source": "Lab2024"}}
     device = parse_profile(processor)
     found = uniform(graph, device, "W8A8")
     assert found.layers_ms == pytest.approx(graph.macs / 200e9 * 1e3)
@@ -127,7 +147,7 @@ def test_the_layers_are_those_of_the_cost_model_before_calibration(processor: di
 
 
 def test_calibration_weighs_every_term(processor: dict[str, Any]) -> None:
-    values = {"layers": 2, "conversions": 3, "nodes": 5, "us_per_inference": 7}
+    values = {"float_layers": 2, "integer_layers": 4, "conversions": 3, "nodes": 5, "us_per_inference": 7}
     calibration = {key: {"value": v, "kind": "derived", "source": "Lab2024"} for key, v in values.items()}
     device = parse_profile(processor | {"calibration": calibration})
     assert LatencyTerms(1.0, 1000.0, 10.0, 100.0).total_ms(device) == pytest.approx(2 + 4000 + 30 + 500 + 0.007)

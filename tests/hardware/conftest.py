@@ -78,5 +78,5 @@ def runtime() -> dict[str, Any]:
         {"operator": "add", "activations": "fp32", "us": figure(4), "us_per_melement": figure(50)},
         {"operator": "add", "activations": "int8", "us_per_melement": figure(20)},
     ]
-    profile["calibration"] = {"layers": figure(1.25), "us_per_inference": figure(60)}
+    profile["calibration"] = {"float_layers": figure(1.25), "us_per_inference": figure(60)}
     return profile

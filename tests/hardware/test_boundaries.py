@@ -38,13 +38,16 @@ def test_operators_have_a_time_per_format(runtime: dict[str, Any]) -> None:
     assert parse_profile(runtime).node_times("relu") == {}
 
 
+TERMS = ("float_layers", "integer_layers", "conversions", "nodes")
+
+
 def test_calibration_has_factors_and_takes_the_place_of_the_time_per_inference(runtime: dict[str, Any]) -> None:
     profile = parse_profile(runtime)
-    assert [profile.factor(term) for term in ("layers", "conversions", "nodes")] == [1.25, 1, 1]
+    assert [profile.factor(term) for term in TERMS] == [1.25, 1, 1, 1]
     assert profile.inference_us == 60
     del runtime["calibration"]
     profile = parse_profile(runtime)
-    assert profile.factor("layers") == 1
+    assert profile.factor("float_layers") == 1
     assert profile.inference_us == 100
     del runtime["overhead"]
     assert parse_profile(runtime).inference_us == 0
@@ -64,7 +67,7 @@ def test_what_is_written_can_be_read_again(runtime: dict[str, Any]) -> None:
     assert parse_profile(profile.spec.model_dump(mode="json", exclude_none=True)) == profile
     written = json.loads(profile.spec.model_dump_json())
     assert written["conversions"][1]["from"] == "int8"
-    assert written["calibration"]["layers"]["value"] == 1.25
+    assert written["calibration"]["float_layers"]["value"] == 1.25
 
 
 def test_the_text_of_a_profile_without_them_names_none_of_them(runtime: dict[str, Any]) -> None:
@@ -146,8 +149,8 @@ def test_a_switch_without_direction_beside_conversions_is_a_fault(runtime: dict[
 
 
 def test_a_negative_factor_is_a_fault(runtime: dict[str, Any]) -> None:
-    runtime["calibration"]["layers"]["value"] = -0.5
-    assert faults_of(runtime) == ("calibration.layers.value: expected a number of at least 0, got -0.5",)
+    runtime["calibration"]["float_layers"]["value"] = -0.5
+    assert faults_of(runtime) == ("calibration.float_layers.value: expected a number of at least 0, got -0.5",)
 
 
 def faults_of(raw: dict[str, Any]) -> tuple[str, ...]:

@@ -51,7 +51,7 @@ class _Graph:
     """A graph under construction.
 
     With an open batch the first axis of every input is left open, as in an exported network: what the optimizer joins
-    depends on it.
+    depends on it. A flat graph has the rows of a sequence as one matrix, else it is as an exported network has it.
     """
 
     generator: np.random.Generator
@@ -59,6 +59,7 @@ class _Graph:
     constants: dict[str, Array] = field(default_factory=dict)
     inputs: dict[str, Array] = field(default_factory=dict)
     open_batch: bool = False
+    is_flat: bool = False
 
     def add(self, operator: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
         """Append a node and return the name of what it writes."""
@@ -100,12 +101,12 @@ class _Graph:
         name = self.feed(self.integers(np.uint8, *shape))
         return self.add("DequantizeLinear", name, *self.grid(INPUT_SCALE, zero_point))
 
-    def dequantized_weight(self, *shape: int, axis: int) -> str:
+    def dequantized_weight(self, *shape: int, axis: int, has_zero: bool = True) -> str:
         """Return an int8 weight with one scale per entry of ``axis``, dequantized."""
         channels = shape[axis]
         scales = self.constant(np.full(channels, WEIGHT_SCALE, np.float32))
-        zeros = self.constant(np.zeros(channels, np.int8))
-        return self.add("DequantizeLinear", self.constant(self.integers(np.int8, *shape)), scales, zeros, axis=axis)
+        zeros = [self.constant(np.zeros(channels, np.int8))] if has_zero else []
+        return self.add("DequantizeLinear", self.constant(self.integers(np.int8, *shape)), scales, *zeros, axis=axis)
 
     def dequantized_bias(self, channels: int) -> str:
         scales = self.constant(np.full(channels, INPUT_SCALE * WEIGHT_SCALE, np.float32))
@@ -151,8 +152,16 @@ def identity() -> bytes:
     return content
 
 
-def single_operator(subject: Subject) -> SingleOperator:
+def single_operator(subject: Subject, *, is_flat: bool = False) -> SingleOperator:
     """Return the ONNX graph of ``subject``, in its own formats at both ends, the same at every call.
+
+    Parameters
+    ----------
+    subject
+        The layer or operator.
+    is_flat
+        True to have the rows of a linear layer as one matrix of a fixed size, with a bias of int32 beside integers;
+        else such a layer is as an exported network has it.
 
     Raises
     ------
@@ -163,7 +172,7 @@ def single_operator(subject: Subject) -> SingleOperator:
         import onnx  # noqa: F401 (needed below)
     except ImportError as error:
         raise InputError(f"expected onnx, got {error}; install it with pip install 'hwdse[onnx]'") from error
-    graph = _Graph(np.random.default_rng(0))
+    graph = _Graph(np.random.default_rng(0), is_flat=is_flat)
     if isinstance(subject.shape, LayerShape):
         name = subject.shape.key.op
         formats = (subject.precision.weights.name, subject.precision.activations.name)
@@ -238,15 +247,17 @@ def _linear(graph: _Graph, subject: Subject) -> SingleOperator:
     features, outputs = shape.key.input_channels, shape.key.output_channels
     weight = graph.constant(graph.floats(features, outputs, scale=features**-0.5))
     bias = graph.constant(graph.floats(outputs))
-    if not shape.key.output_size:
-        x = graph.feed(graph.floats(1, features))
+    if graph.is_flat or not shape.key.output_size:
+        x = graph.feed(graph.floats(_rows(shape), features))
         return graph.done(graph.add("Gemm", x, weight, bias), TensorProto.FLOAT, ("Gemm",))
     out = graph.add("Add", graph.add("MatMul", _sequence(graph, shape), weight), bias)
     return graph.done(out, TensorProto.FLOAT, ("MatMul", "Gemm"))
 
 
 def _sequence(graph: _Graph, shape: LayerShape) -> str:
-    """Return the name of a linear layer's fp32 input, of any length of the batch."""
+    """Return the name of a linear layer's fp32 input, of any length of the batch unless the graph is flat."""
+    if graph.is_flat:
+        return graph.feed(graph.floats(_rows(shape), shape.key.input_channels))
     graph.open_batch = True
     return graph.feed(graph.floats(1, *shape.key.output_size, shape.key.input_channels))
 
@@ -256,6 +267,13 @@ def _linear_int8(graph: _Graph, subject: Subject) -> SingleOperator:
 
     shape = _layer(subject)
     features, outputs = shape.key.input_channels, shape.key.output_channels
+    if shape.key.output_size and not graph.is_flat:
+        # A sequence's layer writes floats: its bias is one, and what reads it may round it.
+        graph.open_batch = True
+        x = graph.dequantized_input(1, *shape.key.output_size, features)
+        product = graph.add("MatMul", x, graph.dequantized_weight(features, outputs, axis=1, has_zero=False))
+        out = graph.add("Add", product, graph.constant(graph.floats(outputs)))
+        return graph.done(out, TensorProto.FLOAT, ("MatMulIntegerToFloat", "QLinearMatMul"))
     operands = (
         graph.dequantized_input(_rows(shape), features),
         graph.dequantized_weight(features, outputs, axis=1),

@@ -70,7 +70,7 @@ class OpenVINO:
 
     def build(self, subject: Subject, *, threads: int) -> Kernel:
         """Return a request for the subject's graph, after a look at what ran."""
-        single = single_operator(subject)
+        single = single_operator(subject, is_flat=True)
         request = _request(single.model, single.inputs, threads=threads, block_size=subject.block_size)
         for _ in range(WARM_UP):
             request.infer()

@@ -25,7 +25,7 @@ from hwdse.hardware.measure.subject import LayerShape
 from hwdse.hardware.measure.table import Measurement
 from hwdse.hardware.schema import OP_CLASSES, SCHEMA_VERSION
 
-__all__ = ["Content", "is_container", "latencies_us", "lines", "write_profile"]
+__all__ = ["Content", "Factors", "is_container", "latencies_us", "lines", "write_profile"]
 
 W8A8 = Precision.parse("W8A8")
 SHORTEST_US = 0.1  # of a layer, where the fixed costs of a call explain all of its time
@@ -38,7 +38,27 @@ CHAINS = {
     ("int8", "fp32", False): ("dequantize",),
 }
 BOUNDARIES = frozenset(name for chain in CHAINS.values() for name in chain)
+WHOLE = "whole_networks"
 NAME = re.compile(r"^[a-z0-9][a-z0-9_.-]*$")
+
+
+@dataclass(frozen=True)
+class Factors:
+    """A calibration, found by whoever knows networks.
+
+    Attributes
+    ----------
+    values
+        Figures by the keys of ``[calibration]``.
+    words
+        How well they fit.
+    citation
+        What was run.
+    """
+
+    values: Mapping[str, float]
+    words: str
+    citation: str
 
 
 @dataclass(frozen=True)
@@ -61,6 +81,8 @@ class Content:
         Weights per scale of the blocked weights that the profile is about; 0: of those with a scale per channel.
     active_mw
         Mean power of the processor while it measured, where the processor counts its energy.
+    calibration
+        What runs of whole networks say of the sums of single measurements.
     """
 
     name: str
@@ -70,6 +92,7 @@ class Content:
     emulated: Sequence[Precision] = ()
     block_size: int = 0
     active_mw: float | None = None
+    calibration: Factors | None = None
 
     def __post_init__(self) -> None:
         if not NAME.match(self.name):
@@ -176,7 +199,7 @@ class _Draft:
     def toml(self) -> str:
         """Return the profile as TOML."""
         sections = [self._head(), self._scheme(), *self._rates(), *self._memories(), self._overhead()]
-        sections += [*self._conversions(), *self._nodes(), *self._power()]
+        sections += [*self._conversions(), *self._nodes(), *self._power(), *self._calibration()]
         return "\n".join(sections)
 
     def _head(self) -> str:
@@ -199,12 +222,14 @@ class _Draft:
             "title": f"{machine.cpu}, {threads}",
             "kind": "cpu",
             "software_stack": f"{row.runtime} {row.version}, {threads}",
-            "note": " ".join([note, *(f"{text}." for text in notes)]),
+            "note": " ".join([note, *(f"{text}." for text in (*notes, *self._fit_words()))]),
             "batch": 1,
             "table": f"{self.content.name}.csv",
         }
         citation = f"hwdse measure, {row.runtime} {row.version} on {machine.cpu} ({machine.flags}), {threads}, {span}"
         sources = {self.source: citation}
+        if self.content.calibration is not None:
+            sources[WHOLE] = f"{self.content.calibration.citation} with {citation.removeprefix('hwdse measure, ')}"
         if self._caches() or self.content.machine.memory_kib:
             sources["system"] = f"what the operating system says of {machine.cpu}"
         return _keys(values) + "\n[sources]\n" + _keys(sources)
@@ -303,6 +328,20 @@ class _Draft:
             return []
         figure = self._figure(self.content.active_mw, note="mean of all packages while layers were measured")
         return ["[power]\n" + _keys({"active_mw": figure})]
+
+    def _fit_words(self) -> tuple[str, ...]:
+        factors = self.content.calibration
+        return (f"Calibrated on whole networks: {factors.words}",) if factors is not None else ()
+
+    def _calibration(self) -> list[str]:
+        factors = self.content.calibration
+        if factors is None:
+            return []
+        figures = {
+            key: {"value": round(value, 6), "kind": "derived", "source": WHOLE, "note": factors.words}
+            for key, value in factors.values.items()
+        }
+        return ["[calibration]\n" + _keys(figures)]
 
     def _figure(self, value: float, *, note: str) -> dict[str, object]:
         return {"value": float(f"{value:.5g}"), "kind": "measured", "source": self.source, "note": note}

@@ -59,7 +59,7 @@ def test_graphs_compute_what_the_standard_says(name: str, precision: str) -> Non
     single = single_operator(subject(name, precision))
     expected = ReferenceEvaluator(onnx.load_from_string(single.model)).run(None, single.inputs)[0]
     result = run(single)
-    if precision == "fp32":
+    if expected.dtype == np.float32:
         np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4)
     else:
         difference = np.abs(result.astype(int) - expected.astype(int))
@@ -116,7 +116,8 @@ def test_blocked_weights_are_multiplied_as_packed(bits: int, block: int) -> None
         ("conv", "W8A8", "Transpose QLinearConv Transpose", (("to_nhwc", 3136), ("to_nchw", 1176))),
         ("plain", "W8A8", "Transpose QLinearConv Transpose", (("to_nhwc", 784), ("to_nchw", 1176))),
         ("rows", "fp32", "MatMul Add", ()),
-        ("rows", "W8A8", "QGemm", ()),
+        ("rows", "W8A8", "MatMulIntegerToFloat Add", ()),
+        ("linear", "W8A8", "QGemm", ()),
         ("rows", "W4Afp32", "MatMulNBits", ()),
         ("matmul", "W8A8", "QLinearMatMul", ()),
     ],
@@ -128,7 +129,8 @@ def test_what_runs_and_what_is_only_at_the_ends(name: str, precision: str, execu
     assert kernel.executed == executed
     assert kernel.ends == ends
     form = "int8" if precision == "W8A8" else "fp32"
-    assert (kernel.input_format, kernel.output_format) == (form, form)
+    assert kernel.input_format == form
+    assert kernel.output_format == ("fp32" if name == "rows" else form)  # a sequence's layer writes floats
     kernel.call()
     assert kernel.share() == 1.0
 
@@ -144,12 +146,47 @@ def test_operators_on_tensors_run_alone(offered: Subject) -> None:
     kernel.call()
 
 
+@pytest.mark.parametrize(("precision", "operator"), [("fp32", "Gemm"), ("W8A8", "QGemm")])
+def test_a_flat_graph_has_the_rows_of_a_sequence_as_one_matrix(precision: str, operator: str, tmp_path) -> None:
+    single = single_operator(subject("rows", precision), is_flat=True)
+    assert single.inputs["x0"].shape == (5, 64)
+    open_session(single.model, optimized=tmp_path / "optimized.onnx")
+    assert [node.op_type for node in onnx.load(str(tmp_path / "optimized.onnx")).graph.node] == [operator]
+
+
+STANDARD = [
+    offered
+    for offered in SMALL
+    if offered.pattern in ("mul", "pad", "slice", "transpose", "gelu", "softmax", "layer_norm", "global_avg_pool")
+]
+
+
+@pytest.mark.parametrize("offered", STANDARD, ids=lambda offered: offered.pattern)
+def test_operators_compute_what_the_standard_says_of_tensors_of_that_size(offered: Subject) -> None:
+    from onnx.reference import ReferenceEvaluator
+
+    single = single_operator(offered)
+    (expected,) = ReferenceEvaluator(onnx.load_from_string(single.model)).run(None, single.inputs)
+    result = run(single)
+    np.testing.assert_allclose(result, expected, rtol=1e-3, atol=1e-5)
+    assert max(result.size, *(value.size for value in single.inputs.values())) == offered.elements
+
+
+def test_a_linear_layer_on_a_sequence_is_that_of_a_network_with_any_batch() -> None:
+    """With a fixed batch the optimizer would make one product with bias of it, which no exported network has."""
+    model = onnx.load_from_string(single_operator(subject("rows", "fp32")).model)
+    assert [d.dim_param or d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim] == ["n", 5, 64]
+    single = onnx.load_from_string(single_operator(subject("linear", "fp32")).model)
+    assert [node.op_type for node in single.graph.node] == ["Gemm"]
+
+
 def test_each_operator_is_offered_at_four_sizes_in_ascending_order() -> None:
     sizes: dict[tuple[str, str], list[int]] = {}
     for offered in [*RUNTIME.boundaries(), *RUNTIME.nodes()]:
         sizes.setdefault((offered.pattern, str(offered.precision)), []).append(offered.elements)
     assert all(len(set(found)) == 4 and found == sorted(found) for found in sizes.values())
     assert ("add", "W8A8") in sizes
+    assert {(name, "fp32") for name in ("mul", "pad", "slice", "transpose", "softmax", "gelu")} <= sizes.keys()
     assert ("relu", "W8A8") not in sizes
 
 
