@@ -136,7 +136,11 @@ def network_of(case: Case, profile: HardwareProfile) -> Network:
 
 
 def time_all(
-    keys: Sequence[tuple[Any, ...]], call: Callable[[int], Call], timings: Timings, harness: Harness
+    keys: Sequence[tuple[Any, ...]],
+    order: Iterable[int],
+    call: Callable[[int], Call],
+    timings: Timings,
+    harness: Harness,
 ) -> Iterator[int]:
     """Time what is not yet known of ``keys``, a few at once, and yield how many were done.
 
@@ -144,12 +148,14 @@ def time_all(
     ----------
     keys
         Keys of the timings.
+    order
+        Positions of the keys in the order of timing.
     call
         Makes the call of the key at a position.
     timings, harness
         Where they are kept, and what takes them.
     """
-    missing = [i for i, key in enumerate(keys) if key not in timings]
+    missing = [i for i in order if keys[i] not in timings]
     for start in range(0, len(missing), AT_ONCE):
         some = missing[start : start + AT_ONCE]
         for i, timing in zip(some, harness.time([call(i) for i in some]), strict=True):
@@ -279,7 +285,10 @@ def examine(case: Case, out: Path, *, threads: int, count: int, seconds: float, 
 
     with pinned(threads):
         steps = -(-sum(key not in timings for key in keys) // AT_ONCE)
-        todo = time_all(keys, call, timings, harness)
+        # Every sweep in an order of its own, so that a machine that drifts does not drift between sorts of runs.
+        shuffle = np.random.default_rng(1)
+        order = [sweep * len(genes) + i for sweep in range(SWEEPS) for i in shuffle.permutation(len(genes)).tolist()]
+        todo = time_all(keys, order, call, timings, harness)
         list(track(todo, f"{case.name}, {threads} threads", total=steps, console=console))
     measured = np.array([timings.milliseconds(keys[i :: len(genes)]) for i in range(len(genes))])
     found = predictions(network.graph, profile, precisions, genes, measured)

@@ -177,11 +177,11 @@ def test_what_was_timed_is_not_timed_again(tmp_path: Path) -> None:
         return lambda: now_ns.append(now_ns[-1] + 10_000 * (position + 1))
 
     harness = Harness(seconds_per_pass=0.001, clock=lambda: now_ns[-1], reference=lambda: now_ns.append(now_ns[-1] + 1))
-    run = part("time_all")(keys, call, part("Timings")(tmp_path / "timings.csv"), harness)
+    run = part("time_all")(keys, range(len(keys)), call, part("Timings")(tmp_path / "timings.csv"), harness)
     assert next(run) == 4  # and is interrupted here
     assert asked == [0, 1, 2, 3]
     timings = part("Timings")(tmp_path / "timings.csv")
-    assert list(part("time_all")(keys, call, timings, harness)) == [2]
+    assert list(part("time_all")(keys, range(len(keys)), call, timings, harness)) == [2]
     assert asked == [0, 1, 2, 3, 4, 5]
     again = part("Timings")(tmp_path / "timings.csv")
     assert [again.milliseconds([key]) for key in keys] == pytest.approx([0.01 * (i + 1) for i in range(6)])
@@ -203,7 +203,7 @@ def test_a_small_network_is_exported_timed_and_predicted(profile: HardwareProfil
     def call(position: int) -> Any:
         return network.call([PRECISIONS[g] for g in genes[position]], threads=1)
 
-    assert sum(part("time_all")(keys, call, timings, Harness(seconds_per_pass=0.002))) == len(keys)
+    assert sum(part("time_all")(keys, range(len(keys)), call, timings, Harness(seconds_per_pass=0.002))) == len(keys)
     measured = np.array([timings.milliseconds([key]) for key in keys])
     assert (measured > 0.001).all()
     found = part("predictions")(graph, profile, PRECISIONS, genes, measured)

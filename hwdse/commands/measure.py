@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -278,8 +277,10 @@ class _Session:
         before = self.meter.read() if self.meter is not None else None
         self._series(layers, harness, outcome)
         if self.meter is not None and before is not None:
-            with suppress(InputError):  # shorter than the counters can tell
+            try:
                 self.active_mw = self.meter.power_mw(before, self.meter.read())
+            except InputError as error:
+                self.progress.warn(str(error))
         if any(row.note == NO_INT8_PRODUCTS for row in outcome.rows[before_all[0] :]):
             self.progress.warn(f"{self.machine.cpu} has no VNNI: int8 is slow here and may saturate; rows are marked")
         for sentence in outcome.left_out[before_all[1] :]:

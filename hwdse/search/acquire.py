@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from hwdse.pareto import non_dominated
 from hwdse.search.surrogate import Expectation
 
-__all__ = ["expected_improvement", "improvement"]
+__all__ = ["expected_improvement", "expected_joint_improvement", "improvement", "spread_points"]
 
 Floats = NDArray[np.float64]
 
@@ -41,6 +41,51 @@ def expected_improvement(costs: Floats, harms: Expectation, front: Floats, refer
         ``(2,)``: only the area below it counts.
     """
     return _area(costs, harms.shortfall, front, reference)
+
+
+def expected_joint_improvement(
+    costs: Floats, harms: Expectation, known: Floats, known_harms: Floats, *, reference: float, places: Floats
+) -> Floats:
+    """Return the hypervolume that configurations are expected to add over several costs, ``(n,)``, in units of harm.
+
+    At every place among the costs a front has a ceiling, the least harm that was measured for no more; a configuration
+    that costs no more than the place lowers it by the expected shortfall. The mean over places that fill a box is the
+    hypervolume as a share of the box of the costs, exact in harm.
+
+    Parameters
+    ----------
+    costs
+        ``(n, k)``, known.
+    harms
+        Uncertain, of the same configurations.
+    known, known_harms
+        What was measured: ``(m, k)`` and ``(m,)``.
+    reference
+        Harm beyond which nothing counts.
+    places
+        ``(p, k)``, for instance from :func:`spread_points`.
+    """
+    reached = (known[None] <= places[:, None]).all(axis=2)
+    ceilings = np.where(reached, np.minimum(known_harms, reference), reference).min(axis=1, initial=reference)
+    levels = np.unique(ceilings)
+    at_level = (ceilings[:, None] == levels).astype(np.float64)
+    inside = (costs[:, None] <= places[None]).all(axis=2)
+    counts = inside.astype(np.float64) @ at_level
+    lowered: Floats = (harms.shortfall(levels) * counts).sum(axis=1) / len(places)
+    return lowered
+
+
+def spread_points(count: int, dimensions: int, rng: np.random.Generator) -> Floats:
+    """Return ``(count, dimensions)`` points that fill the unit cube evenly, shifted at random.
+
+    A Kronecker sequence: the multiples of the powers of the root of ``x^(d+1) = x + 1``, less their whole parts.
+    """
+    root = 2.0
+    for _ in range(60):
+        root = (1.0 + root) ** (1.0 / (dimensions + 1))
+    steps = root ** -np.arange(1.0, dimensions + 1)
+    points: Floats = (rng.random(dimensions) + np.arange(count)[:, None] * steps) % 1.0
+    return points
 
 
 def _area(costs: Floats, heights: Callable[[Floats], Floats], front: Floats, reference: Floats) -> Floats:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from hwdse.cost.table import Metric, Reduction
 from hwdse.pareto import non_dominated
 from hwdse.search import exact
-from hwdse.search.acquire import expected_improvement
+from hwdse.search.acquire import expected_improvement, expected_joint_improvement, spread_points
 from hwdse.search.evaluations import every_configuration
 from hwdse.search.neighbours import all_neighbours
 from hwdse.search.surrogate import Expectation
@@ -21,6 +22,8 @@ __all__ = ["CARED_FOR", "Belief", "Proposal", "Proposer"]
 
 Floats = NDArray[np.float64]
 Genes = NDArray[np.uint8]
+_Gains = Callable[[Floats, Expectation], Floats]
+"""From costs ``(n, costs)`` and harms to the hypervolume that configurations are expected to add, as a share."""
 
 CARED_FOR = 0.3
 """Share of the worst measured harm beyond which nobody cares for a configuration."""
@@ -30,6 +33,7 @@ _BEYOND = 1.05
 """The reference lies this far beyond the largest cost."""
 
 _CLIMBERS, _CLIMBS = 20, 3
+_PLACES = 512
 _WHOLE_SPACE = 4000
 _FRESH_GROWTH = 1.1
 _CORRECTED = Metric("loss_corrected", Reduction.SUM, "Loss (corrected)")
@@ -79,7 +83,7 @@ class Proposer:
     Candidates are the front as it was predicted, the front as it is predicted with what was learned, and all
     configurations that differ from a measured front in one group; anything else once those are measured. Their worth is
     the expected hypervolume that they add to harm and one cost; from the best, it is climbed to better ones a group at
-    a time. The costs take turns; of several, a random mixture has its turn, too, for what trades one for another.
+    a time. Several costs take turns with the hypervolume of all together, which finds what trades one for another.
 
     Attributes
     ----------
@@ -111,7 +115,7 @@ class Proposer:
         belief
             What is known.
         turn
-            Counts the proposals for this space; the costs and a mixture of them take turns.
+            Counts the proposals for this space; the costs take turns.
         harm_reference
             Harm beyond which nobody cares for a configuration.
         """
@@ -122,13 +126,15 @@ class Proposer:
             return None
         expected = belief.expect(candidates)
         values, known = self._costs(candidates), self._costs(belief.measured)
-        worth = []
-        for weights in self._directions(values, turn):
-            promise = _Promise(belief, harm_reference, known @ weights, values @ weights)
-            worth.append(self._climbed(promise, weights, candidates, promise.gains(values @ weights, expected)))
+        alone, together = _promises(belief, known, values, harm_reference, np.random.default_rng(turn))
+        worth = [self._climbed(belief, gains, candidates, gains(values, expected)) for gains in alone]
         most = max(gain for _, gain in worth)
-        for shift in range(len(worth)):
-            genes, gain = worth[(turn + shift) % len(worth)]
+        # With several costs every other turn is that of all together.
+        first, is_joint = (turn // 2, turn % 2 == 0) if together is not None else (turn, False)
+        order = [worth[(first + shift) % len(worth)] for shift in range(len(worth))]
+        if is_joint and together is not None:
+            order.insert(0, self._climbed(belief, together, candidates, together(values, expected)))
+        for genes, gain in order:
             if gain > _NOTHING:
                 return Proposal(genes, most)
         # Nothing promises anything: the one that is known least.
@@ -137,25 +143,15 @@ class Proposer:
     def _costs(self, genes: Genes) -> Floats:
         return self.space.evaluate(genes)[:, [self.space.column(name) for name in self.objectives[1:]]]
 
-    def _directions(self, costs: Floats, turn: int) -> Floats:
-        """Return weights of the costs, a row per direction: each cost alone, and a random mixture of several."""
-        alone = np.eye(costs.shape[1])
-        if len(alone) == 1:
-            return alone
-        ranges = np.ptp(costs, axis=0)
-        mixture = np.random.default_rng(turn).dirichlet(np.ones(len(alone))) / np.where(ranges > 0.0, ranges, 1.0)
-        return np.concatenate([alone, mixture[None]])
-
-    def _climbed(self, promise: _Promise, weights: Floats, genes: Genes, gain: Floats) -> tuple[Genes, float]:
+    def _climbed(self, belief: Belief, gains: _Gains, genes: Genes, gain: Floats) -> tuple[Genes, float]:
         """Return what promises most of the candidates, whose gains are ``gain``, and what is near the best of them."""
-        belief = promise.belief
         for _ in range(_CLIMBS):
             kept = np.argsort(-gain, kind="stable")[:_CLIMBERS]
             genes, gain = genes[kept], gain[kept]
             near = self._new(np.concatenate([belief.measured, genes]), all_neighbours(self.space, genes))
             if not len(near):
                 break
-            added = promise.gains(self._costs(near) @ weights, belief.expect(near))
+            added = gains(self._costs(near), belief.expect(near))
             genes, gain = np.concatenate([genes, near]), np.concatenate([gain, added])
         best = int(np.argmax(gain))
         return genes[best], float(gain[best])
@@ -193,26 +189,39 @@ class Proposer:
         return np.concatenate([self._fresh[:0], *found])
 
 
-class _Promise:
-    """What a measurement is expected to add to the front of harm and one cost.
+def _promises(
+    belief: Belief, known: Floats, values: Floats, harm_reference: float, rng: np.random.Generator
+) -> tuple[list[_Gains], _Gains | None]:
+    """Return what configurations add to the front of harm and each cost, and of several costs to that of all.
 
     Parameters
     ----------
     belief
         What is known.
+    known, values
+        Costs of what was measured, and of the candidates.
     harm_reference
         Harm of the reference.
-    known, values
-        The cost of what was measured, and of the candidates.
+    rng
+        Shifts the places at which all costs are looked at.
     """
+    largest = _BEYOND * np.maximum(values.max(axis=0), known.max(axis=0, initial=0.0))
 
-    def __init__(self, belief: Belief, harm_reference: float, known: Floats, values: Floats) -> None:
-        self.belief = belief
-        largest = max(values.max(), known.max(initial=0.0))
-        self._reference = np.array([_BEYOND * largest, harm_reference])
-        self._front = np.stack([known, belief.harms], axis=1)
+    def alone(column: int, costs: Floats, harms: Expectation) -> Floats:
+        front, reference = (
+            np.stack([known[:, column], belief.harms], axis=1),
+            np.array([largest[column], harm_reference]),
+        )
+        return np.asarray(expected_improvement(costs[:, column], harms, front, reference) / reference.prod())
 
-    def gains(self, costs: Floats, harms: Expectation) -> Floats:
-        """Return the hypervolume that configurations are expected to add, ``(n,)``, as a share of the box."""
-        added = expected_improvement(costs, harms, self._front, self._reference)
-        return np.asarray(added / self._reference.prod())
+    each: list[_Gains] = [partial(alone, column) for column in range(len(largest))]
+    if len(each) == 1:
+        return each, None
+    least = np.concatenate([known, values]).min(axis=0)
+    places = least + (largest - least) * spread_points(_PLACES, len(largest), rng)
+
+    def together(costs: Floats, harms: Expectation) -> Floats:
+        lowered = expected_joint_improvement(costs, harms, known, belief.harms, reference=harm_reference, places=places)
+        return np.asarray(lowered / harm_reference)
+
+    return each, together

@@ -235,6 +235,7 @@ def _measure(
                 _write(study, laboratory, recorder)
                 took = time.perf_counter() - started
                 next_write = clock() + max(_WRITE_EVERY_SECONDS, took / _WRITING_SHARE)
+        meter.stop()
         _write(study, laboratory, recorder)
     return study
 

@@ -56,6 +56,7 @@ class Meter:
         self.evaluations = 0
         self._clock = clock
         self._started = clock()
+        self._stopped: float | None = None
         self._earlier_seconds = 0.0
         self._longest_seconds = 0.0
 
@@ -66,10 +67,15 @@ class Meter:
         if is_earlier:
             self._earlier_seconds += seconds
 
+    def stop(self) -> None:
+        """Stop the clock: what comes now is not measuring."""
+        self._stopped = self._clock()
+
     @property
     def seconds(self) -> float:
-        """Seconds spent."""
-        return self._clock() - self._started + self._earlier_seconds
+        """Seconds spent, until the clock was stopped."""
+        now = self._clock() if self._stopped is None else self._stopped
+        return now - self._started + self._earlier_seconds
 
     @property
     def is_spent(self) -> bool:

@@ -36,3 +36,12 @@ def test_earlier_sessions_count_for_what_they_measured():
     clock.now += 1.5
     meter.add(1.5, is_earlier=False)
     assert meter.seconds == 3.5
+
+
+def test_a_stopped_clock_stands_still():
+    clock = Clock()
+    meter = Meter(Budget(seconds=10.0), clock)
+    clock.now += 3.0
+    meter.stop()
+    clock.now += 100.0
+    assert meter.seconds == 3.0

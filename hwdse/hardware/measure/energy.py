@@ -14,7 +14,7 @@ __all__ = ["PowercapMeter", "Reading"]
 POWERCAP = Path("/sys/class/powercap")
 STEP_S = 1e-3  # the processor brings its counters up to date about every millisecond
 SHORTEST_S = 100 * STEP_S  # so that one step more or less is one per cent
-UNAVAILABLE = "energy is the analytic model's, or left out"
+UNAVAILABLE = "energy is an estimated power times the latency"
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,10 @@ CHAINS = {
 }
 BOUNDARIES = frozenset(name for chain in CHAINS.values() for name in chain)
 WHOLE = "whole_networks"
+JUDGED = "judged"
+CORE_MW = (1500.0, 5000.0, 20000.0)
+"""Power of a busy core: least, plausible and most, from a server's share of its package to a desktop's."""
+
 NAME = re.compile(r"^[a-z0-9][a-z0-9_.-]*$")
 
 
@@ -230,6 +234,8 @@ class _Draft:
         sources = {self.source: citation}
         if self.content.calibration is not None:
             sources[WHOLE] = f"{self.content.calibration.citation} with {citation.removeprefix('hwdse measure, ')}"
+        if self.content.active_mw is None:
+            sources[JUDGED] = "a judgement, as the machine has no energy counters; energies are an order of magnitude"
         if self._caches() or self.content.machine.memory_kib:
             sources["system"] = f"what the operating system says of {machine.cpu}"
         return _keys(values) + "\n[sources]\n" + _keys(sources)
@@ -324,8 +330,13 @@ class _Draft:
         }
 
     def _power(self) -> list[str]:
+        """Return the power that energies are made of: counted, or a judgement that says so."""
         if self.content.active_mw is None:
-            return []
+            low, value, high = (self.rows[0].threads * one for one in CORE_MW)
+            figure: dict[str, object] = {"value": value, "kind": "estimate", "source": JUDGED, "low": low, "high": high}
+            return [
+                "[power]\n" + _keys({"active_mw": figure | {"note": "busy cores of laptops, desktops and servers"}})
+            ]
         figure = self._figure(self.content.active_mw, note="mean of all packages while layers were measured")
         return ["[power]\n" + _keys({"active_mw": figure})]
 

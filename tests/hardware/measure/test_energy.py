@@ -49,7 +49,7 @@ def test_readings_too_close_for_the_counters_steps(powercap: Path) -> None:
 
 
 def test_a_machine_without_counters(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"expected RAPL counters under .*got none on this machine; energy is the ana"):
+    with pytest.raises(InputError, match=r"expected RAPL counters under .*got none on this machine; energy is an est"):
         PowercapMeter(tmp_path / "nothing")
 
 

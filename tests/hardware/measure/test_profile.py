@@ -140,7 +140,13 @@ def test_the_profile_says_what_it_is_made_of(written, machine) -> None:
     ]  # fmt: skip
     assert spec.overhead.us_per_inference.value == 2.0
     assert written.scheme.unsigned_activations
-    assert not written.has_energy
+
+
+def test_without_counters_power_is_a_judgement_with_its_interval(rows, machine, tmp_path: Path) -> None:
+    profile = load_profile(write_profile(content(rows, machine), tmp_path))
+    power = profile.spec.power.active_mw
+    assert (power.kind, power.low, power.value, power.high) == ("estimate", 1500.0, 5000.0, 20000.0)
+    assert "no energy counters" in profile.spec.sources[power.source]
 
 
 def test_measured_power_is_in_the_profile(rows, machine, tmp_path: Path) -> None:
