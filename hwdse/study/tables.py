@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hwdse.analysis.sensitivity import Sensitivity
+from hwdse.cost import provenance
 from hwdse.errors import RunFolderError
 from hwdse.files import read_csv
 from hwdse.formats import Precision
@@ -124,13 +125,19 @@ def load_sensitivity(
 
 
 def costs_table(problem: DeviceProblem) -> pd.DataFrame:
-    """Return the design space: one row per (group, candidate) that is allowed, a column per additive metric."""
+    """Return the design space: one row per (group, candidate) that is allowed, a column per additive metric.
+
+    ``latency_origin`` says where the latencies of the group's layers come from: the profile's table, or a closed form.
+    """
     space = problem.space
+    index = problem.graph.layer_index
+    origins = provenance(problem.graph, problem.profile, space.candidates)
     rows = [
         {
             "group": group.name,
             "candidate": str(candidate),
             **{m.name: space.unary[g, c, i] for i, m in enumerate(space.metrics) if m.name not in space.peaks},
+            "latency_origin": " and ".join(sorted({str(origins[index[name], c]) for name in group.layers})),
         }
         for g, group in enumerate(space.groups)
         for c, candidate in enumerate(space.candidates)
