@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,11 +15,10 @@ from torch import nn
 from hwdse.cost import metric_column
 from hwdse.errors import InputError
 from hwdse.evaluate.metrics import METRICS, Evaluation, evaluation_of
-from hwdse.factories import load_factory
+from hwdse.factories import call_factory, load_factory
 from hwdse.formats import Precision
 from hwdse.hardware.faults import sentences
 from hwdse.plugins import plugin_names
-from hwdse.reason import reason_of
 
 __all__ = ["Experiment", "Inputs", "load_experiment"]
 
@@ -217,12 +216,12 @@ def make_inputs(experiment: Experiment, folder: Path) -> Inputs:
     InputError
         If a factory is missing, fails, or makes something else than asked.
     """
-    model = _call(experiment.model.factory, folder)
+    model = call_factory(experiment.model.factory, folder)
     if not isinstance(model, nn.Module):
         raise InputError(
             f"expected a torch.nn.Module from {experiment.model.factory}, got {type(model).__name__}; return the model"
         )
-    example = _call(experiment.model.example, folder)
+    example = call_factory(experiment.model.example, folder)
     if not (isinstance(example, torch.Tensor | tuple | list)):
         raise InputError(
             f"expected a tensor or a tuple of tensors from {experiment.model.example}, got {type(example).__name__}; "
@@ -231,25 +230,8 @@ def make_inputs(experiment: Experiment, folder: Path) -> Inputs:
     metric: str | Callable[[Any, Any], torch.Tensor] = experiment.data.metric
     if isinstance(metric, str) and metric not in METRICS:
         metric = load_factory(metric, folder=folder)
-    calibration = _call(experiment.data.calibration, folder, as_list=True)
+    calibration = call_factory(experiment.data.calibration, folder, as_list=True)
     if not calibration:
         raise InputError(f"expected calibration batches from {experiment.data.calibration}, got none; yield some")
-    evaluation = evaluation_of(_call(experiment.data.evaluation, folder, as_list=False), metric)
+    evaluation = evaluation_of(call_factory(experiment.data.evaluation, folder, as_list=False), metric)
     return Inputs(model, example, calibration, evaluation)
-
-
-def _call(name: str, folder: Path, *, as_list: bool | None = None) -> Any:
-    """Call the factory ``name``; what goes wrong inside becomes one sentence.
-
-    Generators run inside too: with ``as_list`` everything is read, with False what can be read only once.
-    """
-    factory = load_factory(name, folder=folder)
-    try:
-        made = factory()
-        if as_list or (as_list is not None and isinstance(made, Iterator)):
-            return list(made)
-    except InputError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise InputError(f"expected factory {name!r} to run, got {reason_of(error)}; correct the factory") from error
-    return made

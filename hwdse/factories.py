@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 from hwdse.errors import InputError
 from hwdse.reason import reason_of
 
-__all__ = ["load_factory"]
+__all__ = ["call_factory", "load_factory"]
 
 
 def load_factory(name: str, *, folder: Path) -> Callable[..., Any]:
@@ -81,3 +81,25 @@ def _from_file(path: Path, name: str) -> ModuleType:
         del sys.modules[module_name]
         raise _import_failure(name, error) from error
     return module
+
+
+def call_factory(name: str, folder: Path, *, as_list: bool | None = None) -> Any:
+    """Call the factory ``name``; what goes wrong inside becomes one sentence.
+
+    Generators run inside too: with ``as_list`` everything is read, with False what can be read only once.
+
+    Raises
+    ------
+    InputError
+        If there is no such factory, or it does not run.
+    """
+    factory = load_factory(name, folder=folder)
+    try:
+        made = factory()
+        if as_list or (as_list is not None and isinstance(made, Iterator)):
+            return list(made)
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise InputError(f"expected factory {name!r} to run, got {reason_of(error)}; correct the factory") from error
+    return made

@@ -17,6 +17,7 @@ from hwdse.formats import Precision
 from hwdse.hardware import HardwareProfile, parse_profile
 from hwdse.hardware.measure.timing import Harness
 from tests import networks
+from tests.profiles import figure, processor
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 PRECISIONS = [Precision.parse(text) for text in ("fp32", "W8A8")]
@@ -59,37 +60,18 @@ def test_networks_are_the_same_each_time_and_keep_values_finite() -> None:
 
 @pytest.fixture
 def profile() -> HardwareProfile:
-    def figure(value: float) -> dict[str, Any]:
-        return {"value": value, "kind": "measured", "source": "Lab2024"}
-
     return parse_profile(
-        {
-            "schema_version": 1,
-            "name": "processor",
-            "title": "Processor",
-            "kind": "cpu",
-            "software_stack": "onnxruntime",
-            "note": "for tests",
-            "batch": 1,
-            "sources": {"Lab2024": "measured in the lab, 2024"},
-            "scheme": {
-                "weights": "symmetric",
-                "activations": "affine",
-                "weight_granularity": "per_channel",
-                "full_range": False,
-                "unsigned_activations": True,
-                "quantized_outputs": True,
-            },
-            "rates": [
+        processor(
+            rates=[
                 {"weights": "fp32", "activations": "fp32", "gmac_per_s": figure(50)},
                 {"weights": "int8", "activations": "int8", "op_classes": ["conv", "linear"], "gmac_per_s": figure(200)},
             ],
-            "conversions": [
+            conversions=[
                 {"from": "fp32", "to": "int8", "us_per_melement": figure(220)},
                 {"from": "int8", "to": "fp32", "us_per_melement": figure(200)},
             ],
-            "nodes": [{"operator": "add", "activations": "fp32", "us_per_melement": figure(100)}],
-        }
+            nodes=[{"operator": "add", "activations": "fp32", "us_per_melement": figure(100)}],
+        )
     )
 
 

@@ -19,8 +19,7 @@ from hwdse.front import Front
 from hwdse.hardware import HardwareProfile, load_profile
 from hwdse.infeasible import Infeasible
 from hwdse.progress import Progress
-from hwdse.quantize.network import QuantizedNetwork, Recipe, observe
-from hwdse.quantize.program import Program
+from hwdse.quantize.network import QuantizedNetwork, Recipe
 from hwdse.report.fronts import load_front
 from hwdse.report.tables import RunTables
 from hwdse.study.measure import parse_bits
@@ -126,10 +125,10 @@ def deploy(chosen: Chosen, experiment_path: Path | None, progress: Progress) -> 
     inputs, captured = load(experiment, folder, progress)
     recipe = question_of(experiment).recipe
     _check_same(resolved, fingerprint_of_network(captured), inputs, recipe, path)
-    program = Program.of(captured, written=profile.scheme.quantized_outputs)
     progress.start("calibrate", len(inputs.calibration))
-    streams = observe(program, inputs.calibration, on_batch=progress.advance)
-    network = QuantizedNetwork(program, scheme=profile.scheme, streams=streams, recipe=recipe)
+    network = QuantizedNetwork.calibrated(
+        captured, inputs.calibration, scheme=profile.scheme, recipe=recipe, on_batch=progress.advance
+    )
     progress.start("export", 1)
     deployment = Deployment.of(network, profile, parse_bits(captured.layer_index, chosen.bits))
     progress.advance()

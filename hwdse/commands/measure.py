@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from hwdse.commands.screen import CONSOLE, print_json, watched
 from hwdse.commands.whole import Network, fit_whole
 from hwdse.cost import unpriced
 from hwdse.cost.calibrate import FEWEST, LatencyFit
+from hwdse.deploy.holds import BLOCK_SIZES
 from hwdse.errors import InputError
 from hwdse.experiment import load_experiment
-from hwdse.factories import load_factory
+from hwdse.factories import call_factory
 from hwdse.formats import Precision
 from hwdse.graph import LayerGraph
 from hwdse.hardware import HardwareProfile, load_profile
@@ -34,12 +35,10 @@ from hwdse.hardware.measure.subject import LayerShape, Subject
 from hwdse.hardware.measure.table import Measurement, Record, locked
 from hwdse.hardware.measure.timing import Harness, pinned
 from hwdse.progress import Progress
-from hwdse.reason import reason_of
 
-__all__ = ["BLOCK_SIZES", "DEFAULT_PRECISIONS", "Options", "measure"]
+__all__ = ["DEFAULT_PRECISIONS", "Options", "measure"]
 
 DEFAULT_PRECISIONS = ("fp32", "W8A8", "W4A8", "W2A8")
-BLOCK_SIZES = (32, 64, 128)
 EXPORTED = "onnxruntime"
 """The runtime that runs exported networks."""
 WHOLE = 6
@@ -196,7 +195,7 @@ def _network(options: Options) -> _Source | None:
         assert options.model is not None
         assert options.example is not None
         folder, dynamic, names = Path.cwd(), [0], (options.model, options.example)
-    model, example = (_make(name, folder) for name in names)
+    model, example = (call_factory(name, folder) for name in names)
     if not isinstance(model, nn.Module):
         raise InputError(f"expected a torch.nn.Module from {names[0]}, got {type(model).__name__}; return the model")
     with silenced():
@@ -210,17 +209,6 @@ def _shapes(graph: LayerGraph) -> list[LayerShape]:
     """Return the layers to measure, each shape once."""
     by_key = {shape.key: shape for shape in map(LayerShape.of, reversed(graph.layers))}
     return list(reversed(by_key.values()))
-
-
-def _make(name: str, folder: Path) -> Any:
-    """Call a factory; what goes wrong inside becomes one sentence."""
-    factory: Callable[[], Any] = load_factory(name, folder=folder)
-    try:
-        return factory()
-    except InputError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise InputError(f"expected factory {name!r} to run, got {reason_of(error)}; correct the factory") from error
 
 
 def _plan(

@@ -23,11 +23,10 @@ from hwdse.errors import InputError
 from hwdse.formats import Precision
 from hwdse.graph import LayerGraph
 from hwdse.hardware import HardwareProfile
-from hwdse.hardware.measure.session import open_session
+from hwdse.hardware.measure.session import bound_call, open_session
 from hwdse.hardware.measure.timing import Call, Harness
 from hwdse.progress import Progress
-from hwdse.quantize.network import QuantizedNetwork, observe
-from hwdse.quantize.program import Program
+from hwdse.quantize.network import QuantizedNetwork
 
 __all__ = ["AT_ONCE", "Network", "configurations", "fit_whole", "options_of"]
 
@@ -108,9 +107,7 @@ class Network:
     @cached_property
     def quantized(self) -> QuantizedNetwork:
         """The network with the ranges that the example gives it."""
-        scheme = self.profile.scheme
-        program = Program.of(self.graph, written=scheme.quantized_outputs)
-        return QuantizedNetwork(program, scheme=scheme, streams=observe(program, [self.example]))
+        return QuantizedNetwork.calibrated(self.graph, [self.example], scheme=self.profile.scheme)
 
     @cached_property
     def translation(self) -> Translation:
@@ -125,8 +122,6 @@ class Network:
         InputError
             If the runtime computes a layer in something else than its precision.
         """
-        import onnxruntime
-
         config = self.graph.config(precisions)
         model = explicit_model(self.translation, self.quantized, config).SerializeToString()
         for layer in audit(model, config.precisions, threads=threads):
@@ -137,16 +132,7 @@ class Network:
         session = open_session(model, threads=threads)
         tensors = (self.example,) if isinstance(self.example, torch.Tensor) else tuple(self.example)
         inputs = {given.name: tensor.numpy() for given, tensor in zip(session.get_inputs(), tensors, strict=True)}
-        binding = session.io_binding()
-        for name, value in inputs.items():
-            binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(value))
-        for output, result in zip(session.get_outputs(), session.run(None, inputs), strict=True):
-            binding.bind_ortvalue_output(output.name, onnxruntime.OrtValue.ortvalue_from_numpy(result))
-
-        def run() -> None:
-            session.run_with_iobinding(binding)
-
-        return run
+        return bound_call(session, inputs)[0]
 
 
 def fit_whole(

@@ -15,9 +15,8 @@ from hwdse.errors import InputError
 from hwdse.evaluate.fingerprint import fingerprint_of_network
 from hwdse.graph import BitConfig
 from hwdse.hardware import HardwareProfile, load_profile
-from hwdse.quantize.network import QuantizedNetwork, Recipe, observe
+from hwdse.quantize.network import QuantizedNetwork, Recipe
 from hwdse.quantize.origin import Origin
-from hwdse.quantize.program import Program
 from hwdse.study.prepare import check_same_network
 
 __all__ = ["Deployment", "export"]
@@ -79,14 +78,6 @@ def export(
                 "calibration to find ranges for them"
             )
     else:
-        network = _calibrated(graph, calibration, profile, recipe or (origin.network.recipe if origin else Recipe()))
+        own = recipe or (origin.network.recipe if origin else Recipe())
+        network = QuantizedNetwork.calibrated(graph, calibration, scheme=profile.scheme, recipe=own)
     return write_onnx(Path(path), Deployment.of(network, profile, config).model)
-
-
-def _calibrated(
-    graph: Capture, calibration: Iterable[Any], profile: HardwareProfile, recipe: Recipe
-) -> QuantizedNetwork:
-    """Return the network with ranges found on ``calibration``, under the scheme of ``profile``."""
-    program = Program.of(graph, written=profile.scheme.quantized_outputs)
-    streams = observe(program, calibration)
-    return QuantizedNetwork(program, scheme=profile.scheme, streams=streams, recipe=recipe)

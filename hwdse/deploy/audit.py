@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 from hwdse.deploy.holds import BLOCKED_BITS
 from hwdse.deploy.translate import needs_packages
 from hwdse.formats import FP32, Precision
-from hwdse.hardware.measure.session import DISABLED_OPTIMIZERS, open_session
+from hwdse.hardware.measure.session import DISABLED_OPTIMIZERS, open_optimized
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -87,10 +86,7 @@ def audit(
     needs_packages()
     import onnx
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "optimized.onnx"
-        open_session(model, threads=threads, disabled=disabled, optimized=path)
-        optimized = onnx.load(path)
+    _, optimized = open_optimized(model, threads=threads, disabled=disabled)
     original = onnx.load_from_string(model) if isinstance(model, bytes) else onnx.load(model)
     found = _operators(original, optimized, set(requested))
     return [_executed(name, precision, found.get(name)) for name, precision in requested.items()]

@@ -182,6 +182,27 @@ class QuantizedNetwork:
         self._weights: dict[tuple[str, NumberFormat], QuantizedWeight] = {}
         self._quantizers: dict[tuple[str, NumberFormat], Quantizer | None] = {}
 
+    @classmethod
+    def calibrated(
+        cls,
+        captured: Capture,
+        batches: Iterable[Any],
+        *,
+        scheme: Scheme,
+        recipe: Recipe | None = None,
+        on_batch: Callable[[], None] | None = None,
+    ) -> QuantizedNetwork:
+        """Return the network under ``scheme``, with the ranges that calibration ``batches`` give it.
+
+        Raises
+        ------
+        InputError
+            As :func:`observe`.
+        """
+        program = Program.of(captured, written=scheme.quantized_outputs)
+        streams = observe(program, batches, on_batch=on_batch)
+        return cls(program, scheme=scheme, streams=streams, recipe=recipe)
+
     @property
     def captured(self) -> Capture:
         """The captured network."""

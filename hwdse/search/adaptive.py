@@ -127,11 +127,10 @@ def search(
     known = Evaluations(space, objectives, limits=limits, budget=evaluations, measure=measure)
     if (result := known.without_search()) is not None:
         return result
-    tables = {limit.column: limit.value for limit in known.limits if limit.column != objectives[0]}
-    predicted = predicted_front(space, objectives, limits=tables, rng=rng)
+    bounds = tuple(limit for limit in known.limits if limit.column != objectives[0])
+    predicted = predicted_front(space, objectives, limits={b.column: b.value for b in bounds}, rng=rng)
     if predicted.infeasible is not None:
-        return collect(space, objectives, predicted.genes, limits=as_limits(space, tables), evaluations=0)
-    bounds = as_limits(space, tables)
+        return collect(space, objectives, predicted.genes, limits=bounds, evaluations=0)
 
     def fits(genes: Genes) -> NDArray[np.bool_]:
         return within(space, bounds, space.evaluate(genes))

@@ -130,9 +130,9 @@ class Proposer:
         worth = [self._climbed(belief, gains, candidates, gains(values, expected)) for gains in alone]
         most = max(gain for _, gain in worth)
         # With several costs every other turn is that of all together.
-        first, is_joint = (turn // 2, turn % 2 == 0) if together is not None else (turn, False)
+        first = turn if together is None else turn // 2
         order = [worth[(first + shift) % len(worth)] for shift in range(len(worth))]
-        if is_joint and together is not None:
+        if together is not None and turn % 2 == 0:
             order.insert(0, self._climbed(belief, together, candidates, together(values, expected)))
         for genes, gain in order:
             if gain > _NOTHING:
@@ -167,9 +167,7 @@ class Proposer:
         measured = belief.measured
         found = [self.archive]
         if len(measured):
-            known = self.space.evaluate(measured)
-            costs = known[:, [self.space.column(c) for c in self.objectives[1:]]]
-            front = non_dominated(np.column_stack([belief.harms, costs]))
+            front = non_dominated(np.column_stack([belief.harms, self._costs(measured)]))
             if len(measured) > _FRESH_GROWTH * self._fresh_from:
                 self._fresh, self._fresh_from = self._corrected_front(belief.corrected), len(measured)
             found += [self._fresh, all_neighbours(self.space, measured[front])]

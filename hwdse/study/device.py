@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -200,7 +201,7 @@ class DeviceProblem:
             return f"{known} of {total} layers measured: those shapes are {where}; {rest}"
         return f"order of magnitude: no layer's shape is in the measured table of {name}"
 
-    @property
+    @cached_property
     def worth(self) -> tuple[str, ...]:
         """What narrower precisions buy on the device, and where they do not pay, in sentences."""
         return worth_of_precisions(self.graph, self.profile, self.space.candidates)

@@ -19,45 +19,26 @@ from hwdse.hardware import HardwareProfile, parse_profile
 from hwdse.hardware.measure.timing import Call, Harness, Timing
 from hwdse.progress import SILENT
 from tests import networks
+from tests.profiles import figure, processor
 
 FP32, W8A8 = Precision.parse("fp32"), Precision.parse("W8A8")
 TRUE = LatencyFit(1.05, 0.92, 1.0, 1.0, 0.0, 0.0, 0.0, 0)
 
 
-def figure(value: float) -> dict[str, Any]:
-    return {"value": value, "kind": "measured", "source": "Lab2024"}
-
-
 @pytest.fixture
 def profile() -> HardwareProfile:
     return parse_profile(
-        {
-            "schema_version": 1,
-            "name": "processor",
-            "title": "Processor",
-            "kind": "cpu",
-            "software_stack": "onnxruntime",
-            "note": "for tests",
-            "batch": 1,
-            "sources": {"Lab2024": "measured in the lab, 2024"},
-            "scheme": {
-                "weights": "symmetric",
-                "activations": "affine",
-                "weight_granularity": "per_channel",
-                "full_range": False,
-                "unsigned_activations": True,
-                "quantized_outputs": True,
-            },
-            "rates": [
+        processor(
+            rates=[
                 {"weights": "fp32", "activations": "fp32", "gmac_per_s": figure(0.5)},
                 {"weights": "int8", "activations": "int8", "gmac_per_s": figure(2)},
             ],
-            "conversions": [
+            conversions=[
                 {"from": "fp32", "to": "int8", "us_per_melement": figure(3000)},
                 {"from": "int8", "to": "fp32", "us_per_melement": figure(2000)},
             ],
-            "nodes": [{"operator": "add", "activations": "fp32", "us_per_melement": figure(3000)}],
-        }
+            nodes=[{"operator": "add", "activations": "fp32", "us_per_melement": figure(3000)}],
+        )
     )
 
 
@@ -135,30 +116,19 @@ def test_a_linear_layer_is_exported_as_it_is_timed() -> None:
     example = torch.randn(1, 16, 64)
     model = encoder(layers=1, width=64, heads=2).eval()
     graph = capture(model, example)
-    blocked = parse_profile(
-        {
-            "schema_version": 1,
-            "name": "blocked",
-            "title": "Processor",
-            "kind": "cpu",
-            "software_stack": "onnxruntime",
-            "note": "for tests",
-            "batch": 1,
-            "sources": {"Lab2024": "measured in the lab, 2024"},
-            "scheme": {
-                "weights": "symmetric",
-                "activations": "affine",
-                "weight_granularity": "per_block",
-                "block_size": 32,
-                "full_range": False,
-                "unsigned_activations": True,
-            },
-            "rates": [
-                {"weights": "fp32", "activations": "fp32", "gmac_per_s": figure(0.5)},
-                {"weights": "int8", "activations": "fp32", "op_classes": ["linear"], "gmac_per_s": figure(2)},
-            ],
-        }
-    )
+    scheme = {
+        "weights": "symmetric",
+        "activations": "affine",
+        "weight_granularity": "per_block",
+        "block_size": 32,
+        "full_range": False,
+        "unsigned_activations": True,
+    }
+    rates = [
+        {"weights": "fp32", "activations": "fp32", "gmac_per_s": figure(0.5)},
+        {"weights": "int8", "activations": "fp32", "op_classes": ["linear"], "gmac_per_s": figure(2)},
+    ]
+    blocked = parse_profile(processor(name="blocked", scheme=scheme, rates=rates))
     network = Network(graph, example, blocked)
     linear = next(layer for layer in graph.layers if layer.op == "linear")
     expected = {"fp32": "MatMul Add", "W8Afp32": "MatMulNBits"}

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from hwdse.graph import Layer, LayerGraph, LiveSet, Tensor, tie
+from tests import profiles
+from tests.profiles import figure
 
 
 @dataclass
@@ -171,42 +173,30 @@ def chain() -> Callable[[Sequence[int]], Chain]:
     return lambda shape: Chain(tuple(shape))
 
 
-def figure(value: float) -> dict[str, Any]:
-    return {"value": value, "kind": "measured", "source": "Lab2024"}
-
-
 @pytest.fixture
 def processor() -> dict[str, Any]:
     """Return a profile of a processor's runtime in which every sort of time is a digit of its own."""
-    return {
-        "schema_version": 1,
-        "name": "processor",
-        "title": "Processor",
-        "kind": "cpu",
-        "software_stack": "a runtime",
-        "note": "for tests",
-        "batch": 1,
-        "sources": {"Lab2024": "measured in the lab, 2024"},
-        "scheme": {
+    return profiles.processor(
+        scheme={
             "weights": "symmetric",
             "activations": "affine",
             "weight_granularity": "per_channel",
             "full_range": False,
             "unsigned_activations": True,
         },
-        "rates": [
+        rates=[
             {"weights": "fp32", "activations": "fp32", "gmac_per_s": figure(50)},
             {"weights": "int8", "activations": "int8", "gmac_per_s": figure(200)},
             {"weights": "int4", "activations": "int8", "gmac_per_s": figure(200), "container": "int8"},
         ],
-        "conversions": [
+        conversions=[
             {"from": "fp32", "to": "int8", "us": figure(10)},
             {"from": "int8", "to": "fp32", "us": figure(1000)},
         ],
-        "nodes": [
+        nodes=[
             {"operator": "add", "activations": "fp32", "us": figure(0.1)},
             {"operator": "add", "activations": "int8", "us": figure(0.01)},
             {"operator": "relu", "activations": "fp32", "us": figure(0.001)},
             {"operator": "global_avg_pool", "activations": "fp32", "us": figure(0.0001)},
         ],
-    }
+    )

@@ -6,9 +6,7 @@ from typing import Any
 
 import pytest
 
-
-def figure(value: float, **more: object) -> dict[str, Any]:
-    return {"value": value, "kind": "measured", "source": "Lab2024", **more}
+from tests.profiles import figure
 
 
 def complete() -> dict[str, Any]:

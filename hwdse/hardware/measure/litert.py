@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hwdse.errors import InputError
 from hwdse.formats import Precision
+from hwdse.hardware.measure.onnxruntime import INTEGER_SCHEME
 from hwdse.hardware.measure.runtime import Kernel
 from hwdse.hardware.measure.subject import LayerShape, Subject
 
@@ -45,14 +46,7 @@ class LiteRT:
     """LiteRT's interpreter, processor only; linear layers only, since its convolutions of 4 bits are a slow path."""
 
     name = "litert"
-    scheme: Mapping[str, object] = {
-        "weights": "symmetric",
-        "activations": "affine",
-        "weight_granularity": "per_channel",
-        "full_range": False,
-        "unsigned_activations": False,
-        "quantized_outputs": True,
-    }
+    scheme: Mapping[str, object] = INTEGER_SCHEME | {"unsigned_activations": False}
 
     def version(self) -> str:
         """Return the version of the installed package."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +11,7 @@ from hwdse.errors import InputError
 from hwdse.formats import Precision
 from hwdse.hardware.measure.onnx_graphs import identity, single_operator
 from hwdse.hardware.measure.runtime import Kernel
-from hwdse.hardware.measure.session import open_session
+from hwdse.hardware.measure.session import bound_call, open_optimized, open_session
 from hwdse.hardware.measure.subject import LayerShape, Subject, tensor_key
 
 if TYPE_CHECKING:
@@ -42,7 +40,7 @@ ATTENTION = {
     "softmax": ((64, (4, 64)), (128, (12, 128)), (256, (8, 256)), (512, (4, 512))),
     "transpose": ((32, (16, 12)), (32, (128, 12)), (64, (128, 12)), (64, (512, 12))),
 }
-INTEGER_SCHEME: Mapping[str, object] = {
+INTEGER_SCHEME: dict[str, object] = {
     "weights": "symmetric",
     "activations": "affine",
     "weight_granularity": "per_channel",
@@ -114,13 +112,9 @@ class ONNXRuntime:
 
     def build(self, subject: Subject, *, threads: int) -> Kernel:
         """Return a session of the subject's graph, after a look at what the optimizer made of it."""
-        import onnx
-
         single = single_operator(subject)
-        with TemporaryDirectory() as folder:
-            optimized = Path(folder) / "optimized.onnx"
-            session = open_session(single.model, threads=threads, optimized=optimized)
-            executed = [node.op_type for node in onnx.load(str(optimized)).graph.node]
+        session, optimized = open_optimized(single.model, threads=threads)
+        executed = [node.op_type for node in optimized.graph.node]
         core = next((i for i, operator in enumerate(executed) if operator in single.core), None)
         if core is None:
             raise InputError(
@@ -145,18 +139,7 @@ def _kernel(
     session: InferenceSession, inputs: dict[str, np.ndarray], *, executed: str, ends: tuple[tuple[str, int], ...]
 ) -> Kernel:
     """Return a session whose inputs and output are bound to memory that stays where it is."""
-    import onnxruntime
-
-    output = session.get_outputs()[0].name
-    result = session.run([output], inputs)[0]
-    binding = session.io_binding()
-    for name, value in inputs.items():
-        binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(value))
-    binding.bind_ortvalue_output(output, onnxruntime.OrtValue.ortvalue_from_numpy(result))
-
-    def call() -> None:
-        session.run_with_iobinding(binding)
-
+    call, (result, *_) = bound_call(session, inputs)
     first = next(iter(inputs.values()))
     return Kernel(call, executed, _format(first.dtype), _format(result.dtype), ends)
 

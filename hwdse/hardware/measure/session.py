@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
 
 from hwdse.errors import InputError
+from hwdse.hardware.measure.timing import Call
 from hwdse.reason import reason_of
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
     from onnxruntime import InferenceSession
 
-__all__ = ["DISABLED_OPTIMIZERS", "open_session"]
+__all__ = ["DISABLED_OPTIMIZERS", "bound_call", "open_optimized", "open_session"]
 
 DISABLED_OPTIMIZERS = ("WeightBiasQuantization", "QDQPropagationTransformer")
 """Graph passes that change precisions.
@@ -81,3 +86,35 @@ def open_session(
     except Exception as error:  # the runtime's errors have no common class but this
         name = "the ONNX model" if isinstance(model, bytes) else f"the ONNX model {model}"
         raise InputError(f"expected {name} to load in ONNX Runtime, got {reason_of(error)}") from error
+
+
+def open_optimized(
+    model: bytes | Path, *, threads: int = 1, disabled: Sequence[str] = DISABLED_OPTIMIZERS
+) -> tuple[InferenceSession, ModelProto]:
+    """Return a session as :func:`open_session` does, and the graph that it really runs; onnx must be installed."""
+    import onnx
+
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "optimized.onnx"
+        session = open_session(model, threads=threads, disabled=disabled, optimized=path)
+        return session, onnx.load(str(path))
+
+
+def bound_call(session: InferenceSession, inputs: Mapping[str, NDArray[Any]]) -> tuple[Call, list[NDArray[Any]]]:
+    """Return a call of ``session`` whose inputs and outputs stay where they are in memory, and what it computes.
+
+    The session runs once.
+    """
+    import onnxruntime
+
+    results: list[NDArray[Any]] = session.run(None, dict(inputs))
+    binding = session.io_binding()
+    for name, value in inputs.items():
+        binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(value))
+    for output, result in zip(session.get_outputs(), results, strict=True):
+        binding.bind_ortvalue_output(output.name, onnxruntime.OrtValue.ortvalue_from_numpy(result))
+
+    def call() -> None:
+        session.run_with_iobinding(binding)
+
+    return call, results
