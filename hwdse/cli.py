@@ -24,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-profiles_app = typer.Typer(help="Hardware profiles: list, show, check.", no_args_is_help=True)
+profiles_app = typer.Typer(help="Hardware profiles: list, show, check, fit, validate.", no_args_is_help=True)
 app.add_typer(profiles_app, name="profiles")
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
@@ -63,6 +63,47 @@ def profiles_check(
     from hwdse.commands.profiles import check
 
     check(names or [])
+
+
+RowsOption = Annotated[
+    Path | None, typer.Option("--rows", help="CSV file of published figures; the one beside the profile if absent.")
+]
+
+
+@profiles_app.command("fit")
+def profiles_fit(
+    name: Annotated[str, typer.Argument(help="Profile name, or a TOML file.")],
+    rows: RowsOption = None,
+    coefficient: Annotated[
+        list[str] | None,
+        typer.Option("--coefficient", help="Key of [calibration] or a precision; may be repeated, at most 5."),
+    ] = None,
+    uniform_only: Annotated[
+        bool, typer.Option("--uniform-only", help="Fit to rows with one precision; hold the rest against it.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="TOML file to write the fitted profile to.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Fit at most five coefficients to published latencies, with the errors on networks left out."""
+    from hwdse.commands.published import FitOptions, fit
+
+    options = FitOptions(
+        name=name, rows=rows, coefficients=tuple(coefficient or ()), uniform_only=uniform_only, out=out
+    )
+    fit(options, as_json=json)
+
+
+@profiles_app.command("validate")
+def profiles_validate(
+    names: Annotated[list[str] | None, typer.Argument(help="Profiles; all that have published rows if absent.")] = None,
+    rows: RowsOption = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder to write the table and the figures to.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Hold predicted latencies and energies against published ones."""
+    from hwdse.commands.published import validate
+
+    validate(names or [], rows=rows, out=out, as_json=json)
 
 
 @app.command()
@@ -161,11 +202,27 @@ def measure(
 
 
 @app.command()
-def compare(run: RunArgument, device: DevicesOption = None, json: JsonOption = False) -> None:
-    """Compare the devices of a run."""
-    from hwdse.commands.answer import compare
+def compare(
+    run: RunArgument,
+    device: DevicesOption = None,
+    maximum: Annotated[list[str] | None, typer.Option("--max", help="Upper limit, such as latency_ms=33.")] = None,
+    minimum: Annotated[list[str] | None, typer.Option("--min", help="Lower limit, such as accuracy=0.9.")] = None,
+    price: Annotated[list[str] | None, typer.Option("--price", help="Price of a device in USD: mpic=4.50.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for figures; RUN/figures if absent.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Compare the devices of a run: cheapest within limits, what binds, how sure, one configuration for all."""
+    from hwdse.commands.compare import compare
 
-    compare(run, devices=tuple(device or ()), as_json=json)
+    compare(
+        run,
+        devices=tuple(device or ()),
+        maximum=maximum or [],
+        minimum=minimum or [],
+        price=price or [],
+        out=out,
+        as_json=json,
+    )
 
 
 @app.command()

@@ -130,6 +130,12 @@ class BudgetSection(_Section):
         return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+class FleetSection(_Section):
+    """How many configurations for all devices at once are measured after the budget is spent, one per level of harm."""
+
+    evaluations: int = Field(default=0, ge=0)
+
+
 class PickSection(_Section):
     """Which configuration is picked where nobody asks: the cheapest that loses at most ``max_drop`` quality."""
 
@@ -150,6 +156,7 @@ class Experiment(_Section):
     quantize: QuantizeSection = QuantizeSection()
     search: SearchSection = SearchSection()
     budget: BudgetSection = BudgetSection()
+    fleet: FleetSection = FleetSection()
     pick: PickSection = PickSection()
 
     @model_validator(mode="after")

@@ -22,9 +22,11 @@ ORDER = (
     # The nouns: numbers, layers, fronts.
     "formats", "graph", "pareto", "infeasible", "front",
     # What a device is, what a network is, what its tensors hold.
-    "hardware", "calibrate", "capture",
+    "hardware", "calibrate", "capture", "networks",
     # What a choice costs and what it harms.
     "cost", "quantize", "analysis",
+    # Figures of whole networks that predictions are held against.
+    "published",
     # All choices as arrays; folding of layers and lookup of rows are its parts.
     "fold", "lookup", "space",
     # Choosing and measuring.
@@ -38,7 +40,7 @@ RANK = {name: rank for rank, name in enumerate(ORDER)}
 
 TORCH_FREE = (
     "errors", "reason", "files", "progress", "plugins", "factories", "formats", "graph", "pareto", "infeasible",
-    "front", "hardware", "cost", "fold", "lookup", "space", "search", "report", "cli",
+    "front", "hardware", "cost", "published", "fold", "lookup", "space", "search", "report", "cli",
 )  # fmt: skip
 
 BLOCKED = """

@@ -1,4 +1,4 @@
-"""``hwdse pick``, ``compare`` and ``report``: answers from the run folder, without the network."""
+"""``hwdse pick`` and ``report``: answers from the run folder, without the network."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from hwdse.errors import InputError
 from hwdse.files import read_json, write_json
 from hwdse.infeasible import Infeasible
 from hwdse.report.fronts import load_front
-from hwdse.report.tables import RunTables
-from hwdse.report.terminal import compare_rows, compare_table, pick_table
+from hwdse.report.tables import DeviceTables, RunTables
+from hwdse.report.terminal import pick_table
 from hwdse.report.write import write_report
 
-__all__ = ["compare", "default_picks", "limits_of", "pick", "report", "show_picks", "stop"]
+__all__ = ["INFEASIBLE", "default_picks", "limits_of", "pick", "report", "show_picks", "stop"]
 
 INFEASIBLE = 3
 
@@ -37,7 +37,7 @@ def pick(
     if isinstance(row, Infeasible):
         stop(device, str(row), asdict(row), as_json=as_json)
     asked = {"maximum": upper, "minimum": lower, "minimize": minimize}
-    picked = _picked(device, front.table.iloc[row].to_dict()) | {"asked": asked}
+    picked = _picked(tables.results[device], front.table.iloc[row].to_dict()) | {"asked": asked}
     write_json(run / device / "pick.json", picked)
     if as_json:
         print_json(picked)
@@ -52,15 +52,6 @@ def stop(device: str, sentence: str, facts: Mapping[str, Any], *, as_json: bool)
     else:
         fail(f"{device}: {sentence}")
     raise typer.Exit(INFEASIBLE)
-
-
-def compare(run: Path, *, devices: Sequence[str], as_json: bool) -> None:
-    """Compare the devices of a run side by side."""
-    tables = RunTables.load(run, devices=devices or None)
-    if as_json:
-        print_json({"run": str(run), "devices": compare_rows(tables, drop=tables.max_drop)})
-    else:
-        CONSOLE.print(compare_table(tables, drop=tables.max_drop))
 
 
 def report(run: Path, *, as_json: bool) -> None:
@@ -91,7 +82,7 @@ def default_picks(run: Path) -> list[dict[str, Any]]:
         row = front.pick_row(maximum={tables.quality.drop: tables.max_drop}, minimize=next(iter(tables.costs)))
         if isinstance(row, Infeasible):
             row = int(front.table[tables.quality.column].to_numpy().argmax())
-        picks.append(_picked(device, front.table.iloc[row].to_dict()))
+        picks.append(_picked(result, front.table.iloc[row].to_dict()))
         write_json(path, picks[-1])
     return picks
 
@@ -101,10 +92,13 @@ def show_picks(run: Path, picks: Sequence[Mapping[str, Any]]) -> None:
     CONSOLE.print(pick_table(RunTables.load(run), picks))
 
 
-def _picked(device: str, row: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return a row of a front as plain numbers and text."""
+def _picked(result: DeviceTables, row: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return a row of a front as plain numbers and text, with the 90 % intervals of what is predicted."""
     plain = {str(key): value.item() if hasattr(value, "item") else value for key, value in row.items()}
-    return {"device": device, **plain}
+    interval: dict[str, float] = {}
+    for column, factor in result.uncertainty.items():
+        interval |= {f"{column}_low": plain[column] / factor, f"{column}_high": plain[column] * factor}
+    return {"device": result.device, **plain, **interval}
 
 
 def limits_of(texts: Sequence[str]) -> dict[str, float]:

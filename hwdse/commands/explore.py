@@ -73,6 +73,7 @@ def explore_experiment(path: Path, options: Options, *, as_json: bool) -> None:
             recipe=question.recipe,
             seed=question.seed,
             loss=question.loss,
+            fleet=experiment.fleet.evaluations,
             out=out,
             resume=options.resume,
             experiment=path,

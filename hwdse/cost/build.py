@@ -89,6 +89,12 @@ def _unsupported(layer: Layer, profile: HardwareProfile, candidates: Sequence[Pr
             "add a rate for it to the profile or choose another device"
         )
     offered = ", ".join(str(precision) for precision in profile.precisions if profile.supports(layer, precision))
+    if not offered:
+        shape = f"{layer.op_class}, kernel {'x'.join(map(str, layer.kernel)) or 'none'}, {layer.input_channels} to "
+        return (
+            f"expected layers that {profile.name} runs, got {layer.name} ({shape}{layer.output_channels} channels), "
+            "which it runs at no precision; add a rate for it to the profile or choose another device"
+        )
     given = ", ".join(map(str, candidates)) or "none"
     return f"expected a precision that {profile.name} supports for {layer.name} ({offered}), got {given}; add one"
 

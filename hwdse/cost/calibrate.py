@@ -61,13 +61,14 @@ class LatencyFit:
             + self.integer_layers * terms.integer_layers_ms
             + self.conversions * terms.conversions_ms
             + self.nodes * terms.nodes_ms
+            + terms.beside_ms
             + self.us_per_inference * 1e-3
         )
 
     @property
     def values(self) -> dict[str, float]:
         """Figures by the keys of a profile's ``[calibration]``."""
-        return {key: getattr(self, key) for key in Calibration.model_fields}
+        return {key: getattr(self, key) for key in (*SPREADS, "us_per_inference")}
 
     @property
     def words(self) -> str:
@@ -112,11 +113,12 @@ def calibrate(terms: Sequence[LatencyTerms], measured_ms: Sequence[float], *, no
         )
     rows = [(t.float_layers_ms, t.integer_layers_ms, t.conversions_ms, t.nodes_ms, 1.0) for t in terms]
     columns = np.array(rows) / measured[:, None]
+    shares = 1.0 - np.array([t.beside_ms for t in terms]) / measured
     prior = np.array([1.0, 1.0, 1.0, 1.0, 0.0])
     spreads = np.array([*SPREADS.values(), CONSTANT_SPREAD * measured.min()])
     design = np.concatenate([columns / noise, np.diag(1 / spreads)])
-    factors = nnls(design, np.concatenate([np.full(len(terms), 1 / noise), prior / spreads]))[0]
-    before, after = (float(np.abs(columns @ f - 1.0).mean()) for f in (prior, factors))
+    factors = nnls(design, np.concatenate([shares / noise, prior / spreads]))[0]
+    before, after = (float(np.abs(columns @ f - shares).mean()) for f in (prior, factors))
     floats, integers, conversions, nodes, constant = map(float, factors)
     return LatencyFit(floats, integers, conversions, nodes, constant * 1e3, before, after, len(terms))
 
@@ -138,5 +140,5 @@ def calibrated(profile: HardwareProfile, fit: LatencyFit, *, source: str, citati
         for key, value in fit.values.items()
     }
     sources = {**profile.spec.sources, source: citation}
-    spec = profile.spec.model_copy(update={"calibration": Calibration(**figures), "sources": sources})
+    spec = profile.spec.model_copy(update={"calibration": Calibration.model_validate(figures), "sources": sources})
     return HardwareProfile(spec, profile.table)

@@ -34,12 +34,12 @@ def traffic_energy_mj(layer: Layer, rate: Rate, profile: HardwareProfile) -> flo
 
 
 def power_energy_mj(time_ms: float, profile: HardwareProfile) -> float:
-    """Return the energy that the device's active or static power takes in ``time_ms``."""
-    return profile.power_mw * time_ms * MJ_PER_MW_MS
+    """Return the energy that the device's active or static power takes in ``time_ms``, calibrated."""
+    return profile.power_mw * profile.energy_factor * time_ms * MJ_PER_MW_MS
 
 
 def layer_energy_mj(layer: Layer, precision: Precision, profile: HardwareProfile) -> float:
-    """Return the energy of a layer: ``sum(MACs x e(w, a)) + sum(bytes x e_level) + P x t``.
+    """Return the energy of a layer: ``sum(MACs x e(w, a)) + sum(bytes x e_level) + P x t``, calibrated.
 
     Microcontrollers have only the last term, their active power ([MLPerfTiny12]_: within 7 % over four networks).
 
@@ -52,7 +52,7 @@ def layer_energy_mj(layer: Layer, precision: Precision, profile: HardwareProfile
     rate = profile.rate(layer, precision)
     assert rate is not None  # else there is no latency either
     dynamic = mac_energy_mj(layer, rate, profile) + traffic_energy_mj(layer, rate, profile)
-    return dynamic + power_energy_mj(time_ms, profile)
+    return dynamic * profile.energy_factor + power_energy_mj(time_ms, profile)
 
 
 class EnergyModel:
@@ -78,7 +78,7 @@ class EnergyModel:
         return MetricCosts(
             values + power_energy_mj(1.0, profile) * beside.values,
             constant=power_energy_mj(beside.constant, profile),
-            switches=beside.switches * profile.power_mw * MJ_PER_MW_MS if beside.switches is not None else None,
+            switches=beside.switches * power_energy_mj(1.0, profile) if beside.switches is not None else None,
             pairs=beside.pairs,
         )
 

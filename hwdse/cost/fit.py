@@ -30,7 +30,7 @@ def memory_limits(profile: HardwareProfile) -> dict[str, float]:
     """
     limits: dict[str, float] = {}
     for memory in profile.memories:
-        column = COLUMNS.get(frozenset(memory.holds))
+        column = COLUMNS.get(frozenset(memory.holds)) if memory.spill_gb_per_s is None else None
         if column is not None:
             limits[column] = min(limits.get(column, float("inf")), memory.usable_kib)
     return limits
@@ -107,7 +107,7 @@ def memory_fit(graph: LayerGraph, profile: HardwareProfile, config: BitConfig) -
     demands = {"size_kib": (size, None), "activation_kib": (peak, operator), "memory_kib": (size + peak, operator)}
     levels = []
     for memory in profile.memories:
-        column = COLUMNS.get(frozenset(memory.holds))
+        column = COLUMNS.get(frozenset(memory.holds)) if memory.spill_gb_per_s is None else None
         if column is not None:
             demand, at = demands[column]
             levels.append(LevelFit(memory, column, round(demand * KIB), int(memory.usable_kib * KIB), at))

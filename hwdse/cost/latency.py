@@ -14,7 +14,7 @@ from hwdse.cost.between import between_ms
 from hwdse.cost.model import MetricCosts, per_layer
 from hwdse.cost.switch import switch_costs_ms
 from hwdse.cost.table import Metric, Reduction
-from hwdse.cost.traffic import level_bytes
+from hwdse.cost.traffic import level_bytes, spill_ms
 from hwdse.errors import InputError
 from hwdse.formats import Precision
 from hwdse.graph import Layer, LayerGraph
@@ -32,6 +32,9 @@ __all__ = [
     "overhead_ms",
     "padded_macs",
     "provenance",
+    "spilled_ms",
+    "table_entry",
+    "traffic_ms",
 ]
 
 
@@ -65,37 +68,46 @@ def padded_macs(layer: Layer, tile: Tile | None) -> float:
 
 
 def compute_ms(layer: Layer, rate: Rate, profile: HardwareProfile) -> float:
-    """Return the time of a layer's MACs: padded MACs of the batch / (rate x efficiency of its class)."""
-    return padded_macs(layer, profile.tile) * profile.batch / profile.achieved_gmac_per_s(layer, rate) * 1e-6
+    """Return the time of a layer's MACs: padded MACs of the batch / (rate x efficiency of its class).
+
+    The tile is the main unit's; another unit computes no padding. A closed form of cycles takes the place of MACs and
+    rate. The calibration's factors are in it.
+    """
+    macs = padded_macs(layer, profile.tile if rate.unit is None else None)
+    return profile.macs_ms(layer, rate, macs) * profile.batch * profile.compute_factor(layer)
+
+
+def traffic_ms(layer: Layer, rate: Rate, profile: HardwareProfile) -> dict[str, float]:
+    """Return the time of a layer's traffic by memory level: bytes of the batch / bandwidth, calibrated."""
+    return {
+        memory.name: profile.traffic_factor
+        * level_bytes(layer, rate.stored, memory, batch=profile.batch)
+        / memory.bandwidth_gb_per_s.value
+        * 1e-6
+        for memory in profile.memories
+        if memory.bandwidth_gb_per_s is not None
+    }
 
 
 def memory_ms(layer: Layer, rate: Rate, profile: HardwareProfile) -> float:
-    """Return the time of a layer's traffic on the slowest memory level: bytes of the batch / bandwidth."""
-    return max(
-        (
-            level_bytes(layer, rate.stored, memory, batch=profile.batch) / memory.bandwidth_gb_per_s.value * 1e-6
-            for memory in profile.memories
-            if memory.bandwidth_gb_per_s is not None
-        ),
-        default=0.0,
-    )
+    """Return the time of a layer's traffic on the slowest memory level."""
+    return max(traffic_ms(layer, rate, profile).values(), default=0.0)
 
 
 def overhead_ms(profile: HardwareProfile) -> float:
     """Return the time that every layer adds beside its MACs and traffic."""
-    overhead = profile.spec.overhead
-    return overhead.us_per_layer.value * 1e-3 if overhead is not None and overhead.us_per_layer is not None else 0.0
+    return profile.layer_us * 1e-3
 
 
 def layer_latency_ms(layer: Layer, precision: Precision, profile: HardwareProfile) -> float:
-    """Return the latency of a layer: what it takes alone, times the calibration's factor of its sort.
+    """Return the latency of a layer: what it takes alone, times the calibration's factors of its sort and precision.
 
     Raises
     ------
     InputError
         If the device does not run the layer at this precision.
     """
-    return lone_layer_ms(layer, precision, profile) * profile.factor(profile.layer_term(layer, precision))
+    return lone_layer_ms(layer, precision, profile) * profile.layer_factor(layer, precision)
 
 
 def lone_layer_ms(layer: Layer, precision: Precision, profile: HardwareProfile) -> float:
@@ -112,7 +124,7 @@ def lone_layer_ms(layer: Layer, precision: Precision, profile: HardwareProfile) 
     rate = profile.rate(layer, precision)
     if rate is None:
         raise InputError(f"expected a precision that {profile.name} supports for {layer.name}, got {precision}")
-    entry = _entry(layer, precision, profile)
+    entry = table_entry(layer, precision, profile)
     if entry is not None:
         return entry.latency_ms + (overhead_ms(profile) if entry.scope == "kernel" else 0.0)
     return max(compute_ms(layer, rate, profile), memory_ms(layer, rate, profile)) + overhead_ms(profile)
@@ -124,12 +136,12 @@ def provenance(graph: LayerGraph, profile: HardwareProfile, candidates: Sequence
     def origin(layer: Layer, candidate: Precision) -> Origin:
         if not profile.supports(layer, candidate):
             return Origin.UNSUPPORTED
-        return Origin.CLOSED_FORM if _entry(layer, candidate, profile) is None else Origin.TABLE
+        return Origin.CLOSED_FORM if table_entry(layer, candidate, profile) is None else Origin.TABLE
 
     return np.array([[str(origin(layer, candidate)) for candidate in candidates] for layer in graph.layers])
 
 
-def _entry(layer: Layer, precision: Precision, profile: HardwareProfile) -> Entry | None:
+def table_entry(layer: Layer, precision: Precision, profile: HardwareProfile) -> Entry | None:
     """Return the table entry of a layer: exactly this shape, in the formats that really run."""
     return profile.table.lookup(layer, profile.stored(layer, precision)) if len(profile.table) else None
 
@@ -160,12 +172,25 @@ def beside_layers_ms(graph: LayerGraph, profile: HardwareProfile, candidates: Se
     InputError
         As :meth:`LatencyModel.costs`.
     """
+    spilled = spilled_ms(graph, profile, candidates)
     if profile.has_boundaries:
         between = between_ms(graph, profile, candidates)
+        between = replace(between, values=between.values + spilled)
     else:
-        nothing = np.zeros((len(graph.layers), len(candidates)))
-        between = MetricCosts(nothing, switches=switch_costs_ms(graph, profile, candidates))
-    return replace(between, constant=between.constant + profile.inference_us * 1e-3)
+        between = MetricCosts(spilled, switches=switch_costs_ms(graph, profile, candidates))
+    once_us = profile.inference_us + profile.nodes_us(len(graph.nodes))
+    return replace(between, constant=between.constant + once_us * 1e-3)
+
+
+def spilled_ms(graph: LayerGraph, profile: HardwareProfile, candidates: Sequence[Precision]) -> NDArray[np.float64]:
+    """Return ``(layers, candidates)``: the time of weights that no level has room for; 0 where not supported."""
+    values = np.zeros((len(graph.layers), len(candidates)))
+    if any(memory.spill_gb_per_s is not None for memory in profile.memories):
+        for c, candidate in enumerate(candidates):
+            for i, layer in enumerate(graph.layers):
+                if (rate := profile.rate(layer, candidate)) is not None:
+                    values[i, c] = spill_ms(graph, rate.stored, profile)[i]
+    return values
 
 
 MODEL = LatencyModel()

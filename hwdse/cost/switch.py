@@ -1,4 +1,4 @@
-"""Time of a change of activation format that is the same in both directions, of profiles with ``[switch]``."""
+"""Times at the border of two layers: a change of activation format with ``[switch]``, of unit with ``[handover]``."""
 
 from __future__ import annotations
 
@@ -28,15 +28,22 @@ def switch_ms(elements: int, profile: HardwareProfile) -> float:
 def switch_costs_ms(
     graph: LayerGraph, profile: HardwareProfile, candidates: Sequence[Precision]
 ) -> NDArray[np.float64] | None:
-    """Return ``(edges, candidates, candidates)``: the time where producer and consumer differ in activation format.
+    """Return ``(edges, candidates, candidates)``: the time where producer and consumer differ in format or unit.
 
     The tensor is the producer's output, of one whole batch. ``None`` where the device switches for free.
     """
-    if profile.spec.switch is None:
+    handover = profile.spec.handover
+    if profile.spec.switch is None and handover is None:
         return None
-    formats = [candidate.activations for candidate in candidates]
-    differs = np.array([[a != b for b in formats] for a in formats], dtype=np.float64)
-    times = [
-        switch_ms(prod(graph.layers[producer].output_shape) * profile.batch, profile) for producer, _ in graph.edges
-    ]
-    return np.array(times)[:, None, None] * differs
+    formats = np.array([candidate.activations.name for candidate in candidates])
+    costs = np.zeros((len(graph.edges), len(candidates), len(candidates)))
+    for e, (producer, consumer) in enumerate(graph.edges):
+        elements = prod(graph.layers[producer].output_shape) * profile.batch
+        costs[e] = switch_ms(elements, profile) * (formats[:, None] != formats[None])
+        if handover is not None:
+            writes, reads = (
+                np.array([profile.unit(graph.layers[i], candidate) or "" for candidate in candidates])
+                for i in (producer, consumer)
+            )
+            costs[e] += handover.time_us(elements) * 1e-3 * (writes[:, None] != reads[None])
+    return costs

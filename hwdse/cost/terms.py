@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hwdse.cost.boundaries import Boundaries
-from hwdse.cost.latency import lone_layer_ms
+from hwdse.cost.latency import lone_layer_ms, spilled_ms
+from hwdse.cost.switch import switch_costs_ms
 from hwdse.errors import InputError
 from hwdse.graph import BitConfig, LayerGraph
 from hwdse.hardware import HardwareProfile
@@ -25,12 +26,15 @@ class LatencyTerms:
         Tensors that change format.
     nodes_ms
         Operators without MACs.
+    beside_ms
+        What no factor changes: weights that stream in, changes of unit, overheads of operators without MACs.
     """
 
     float_layers_ms: float
     integer_layers_ms: float
     conversions_ms: float
     nodes_ms: float
+    beside_ms: float = 0.0
 
     @property
     def layers_ms(self) -> float:
@@ -44,6 +48,7 @@ class LatencyTerms:
             + profile.factor("integer_layers") * self.integer_layers_ms
             + profile.factor("conversions") * self.conversions_ms
             + profile.factor("nodes") * self.nodes_ms
+            + self.beside_ms
             + profile.inference_us * 1e-3
         )
 
@@ -66,9 +71,23 @@ def latency_terms(graph: LayerGraph, profile: HardwareProfile, config: BitConfig
     layers = {"float_layers": 0.0, "integer_layers": 0.0}
     for layer in graph.layers:
         precision = config.precisions[layer.name]
-        layers[profile.layer_term(layer, precision)] += lone_layer_ms(layer, precision, profile)
+        time_ms = lone_layer_ms(layer, precision, profile) * profile.precision_factor(precision)
+        layers[profile.layer_term(layer, precision)] += time_ms
     stored = {layer.name: profile.stored(layer, config.precisions[layer.name]) for layer in graph.layers}
     rules = Boundaries(graph, profile)
     conversions = sum(rules.conversions_us(value, stored) for value in graph.values)
     nodes = sum(rules.node_us(node, stored) for node in graph.nodes)
-    return LatencyTerms(layers["float_layers"], layers["integer_layers"], conversions * 1e-3, nodes * 1e-3)
+    beside = _beside_ms(graph, profile, config)
+    return LatencyTerms(layers["float_layers"], layers["integer_layers"], conversions * 1e-3, nodes * 1e-3, beside)
+
+
+def _beside_ms(graph: LayerGraph, profile: HardwareProfile, config: BitConfig) -> float:
+    """Return the time beside layers, conversions and nodes, without the overhead per inference."""
+    candidates = tuple(dict.fromkeys(config.precisions.values()))
+    chosen = [candidates.index(config.precisions[layer.name]) for layer in graph.layers]
+    spilled = spilled_ms(graph, profile, candidates)
+    total = float(sum(spilled[i, c] for i, c in enumerate(chosen))) + profile.nodes_us(len(graph.nodes)) * 1e-3
+    switches = switch_costs_ms(graph, profile, candidates)
+    if switches is not None:
+        total += float(sum(switches[e, chosen[a], chosen[b]] for e, (a, b) in enumerate(graph.edges)))
+    return total

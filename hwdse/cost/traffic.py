@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from math import prod
 
-from hwdse.formats import NumberFormat, Precision
-from hwdse.graph import Layer
-from hwdse.hardware import Memory
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["activation_bytes", "level_bytes", "packed_bytes", "weight_bytes"]
+from hwdse.formats import NumberFormat, Precision
+from hwdse.graph import Layer, LayerGraph
+from hwdse.hardware import HardwareProfile, Memory
+
+__all__ = ["activation_bytes", "level_bytes", "packed_bytes", "spill_ms", "weight_bytes"]
 
 
 def packed_bytes(elements: int, number_format: NumberFormat) -> int:
@@ -37,11 +40,25 @@ def activation_bytes(layer: Layer, stored: Precision) -> int:
     return own + (packed_bytes(prod(layer.second_shape), stored.weights) if layer.second_shape else 0)
 
 
+def spill_ms(graph: LayerGraph, stored: Precision, profile: HardwareProfile) -> NDArray[np.float64]:
+    """Return the time ``(layers,)`` to stream in weights that are beyond a level's capacity, at every inference.
+
+    The part that does not fit is shared among the layers by their bytes, as if all were stored in ``stored``.
+    """
+    sizes = np.array([weight_bytes(layer, stored) for layer in graph.layers], dtype=np.float64)
+    times = np.zeros(len(sizes))
+    for memory in profile.memories:
+        if memory.spill_gb_per_s is not None and sizes.sum() > 0:
+            beyond = max(0.0, 1.0 - memory.usable_kib * 1024 / sizes.sum())
+            times += sizes * beyond / memory.spill_gb_per_s.value * 1e-6
+    return times
+
+
 def level_bytes(layer: Layer, stored: Precision, memory: Memory, *, batch: int) -> int:
     """Return the bytes that one inference of one batch moves to and from a memory level.
 
-    Weights move once per batch, activations once per sample, each only where the level holds them.
+    Weights move once per batch, activations once per sample, each only where the level holds or moves them.
     """
-    weights = weight_bytes(layer, stored) if "weights" in memory.holds else 0
-    activations = activation_bytes(layer, stored) * batch if "activations" in memory.holds else 0
+    weights = weight_bytes(layer, stored) if "weights" in memory.traffic else 0
+    activations = activation_bytes(layer, stored) * batch if "activations" in memory.traffic else 0
     return weights + activations

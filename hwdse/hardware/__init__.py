@@ -4,7 +4,8 @@ from hwdse.hardware.load import check, list_profiles, load_profile, parse_profil
 from hwdse.hardware.lut import Entry, LatencyTable, ShapeKey
 from hwdse.hardware.profile import HardwareProfile
 from hwdse.hardware.quantity import Kind, Quantity
-from hwdse.hardware.schema import Memory, ProfileFile, Rate, Tile
+from hwdse.hardware.rate import Rate
+from hwdse.hardware.schema import Memory, ProfileFile, Tile
 
 __all__ = [
     "Entry",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hwdse.hardware.faults import closest
-from hwdse.hardware.schema import OP_CLASSES
+from hwdse.hardware.rate import OP_CLASSES
 
 __all__ = ["cited", "cross_faults"]
 
@@ -34,6 +34,8 @@ def cross_faults(raw: Raw, *, stem: str | None, folder: Path | None) -> list[str
         *_memory_faults(raw),
         *_energy_faults(raw),
         *_conversion_faults(raw),
+        *_handover_faults(raw),
+        *_overhead_faults(raw),
         *_node_faults(raw),
         *_table_faults(raw, folder),
     ]
@@ -81,18 +83,53 @@ def _source_faults(raw: Raw) -> Iterator[str]:
 
 
 def _rate_faults(raw: Raw) -> Iterator[str]:
-    seen: dict[tuple[str, str, str], int] = {}
+    seen: dict[tuple[str, str, str, str], int] = {}
     for i, rate in _tables(raw, "rates"):
         weights, activations = rate.get("weights"), rate.get("activations")
         if not isinstance(weights, str) or not isinstance(activations, str):
             continue
-        for op_class in _classes(rate) or ["every class"]:
-            first = seen.setdefault((weights, activations, op_class), i)
-            if first != i:
-                again = f"{weights} x {activations} for {op_class}"
-                yield f"rates[{i}]: expected one rate per pair and class, got {again} as in rates[{first}]"
-        if "macs_per_cycle" in rate and "clock_mhz" not in raw:
-            yield f"rates[{i}].macs_per_cycle: expected clock_mhz beside it, got none; add it or use gmac_per_s"
+        for pair in _pairs(rate, weights, activations):
+            for op_class in _classes(rate) or ["every class"]:
+                for kernel in _kernels(rate):
+                    first = seen.setdefault((*pair, op_class, kernel), i)
+                    if first != i:
+                        again = f"{' x '.join(pair)} for {op_class}{f' {kernel}' if kernel else ''}"
+                        yield f"rates[{i}]: expected one rate per pair and class, got {again} as in rates[{first}]"
+        for key in ("macs_per_cycle", "cycles"):
+            if key in rate and "clock_mhz" not in raw:
+                yield f"rates[{i}].{key}: expected clock_mhz beside it, got none; add it or use gmac_per_s"
+
+
+def _pairs(rate: Raw, weights: str, activations: str) -> list[tuple[str, str]]:
+    """Return the pairs of formats that a rate stands for."""
+    scaling = rate.get("scaling")
+    if not isinstance(scaling, Mapping):
+        return [(weights, activations)]
+    widths = [scaling.get(key) for key in ("weights", "activations")]
+    named = [[name for name in names if isinstance(name, str)] for names in widths if isinstance(names, list)]
+    return [(w, a) for w in named[0] for a in named[1]] if len(named) == len(widths) else []
+
+
+def _kernels(rate: Raw) -> list[str]:
+    """Return the kernels that a rate names; an empty one for a rate of any kernel."""
+    names = rate.get("kernels")
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else [""]
+
+
+def _handover_faults(raw: Raw) -> Iterator[str]:
+    units = [i for i, rate in _tables(raw, "rates") if "unit" in rate]
+    if "handover" in raw and not units:
+        yield "handover: expected a rate with a unit of its own, got none; add unit to a rate or remove it"
+    other = next((key for key in ("conversions", "nodes") if key in raw), None)
+    for key in ("handover", "switch"):
+        if key in raw and other is not None and (key, other) != ("switch", "conversions"):
+            yield f"{key}: expected either [{key}] or [[{other}]], got both; remove one"
+
+
+def _overhead_faults(raw: Raw) -> Iterator[str]:
+    overhead = raw.get("overhead")
+    if isinstance(overhead, Mapping) and overhead.get("counts_nodes") is True and "nodes" in raw:
+        yield "overhead.counts_nodes: expected either it or [[nodes]], got both; remove one"
 
 
 def _efficiency_faults(raw: Raw) -> Iterator[str]:

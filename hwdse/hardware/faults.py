@@ -12,6 +12,7 @@ __all__ = ["closest", "nested_section", "path_of", "sentences"]
 
 TYPES = {
     "float_type": "a number",
+    "float_parsing": "a number",
     "int_type": "a whole number",
     "int_from_float": "a whole number",
     "string_type": "text",
@@ -39,7 +40,8 @@ def path_of(location: Sequence[int | str]) -> str:
     >>> path_of(("rates", 2, "macs_per_cycle", "value"))
     'rates[2].macs_per_cycle.value'
     """
-    steps = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in location)
+    named = [step for step in location if step != "[key]"]  # pydantic's word for the key of a mapping itself
+    steps = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in named)
     return steps.removeprefix(".")
 
 

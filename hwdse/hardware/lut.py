@@ -15,7 +15,7 @@ from hwdse.formats import Precision, parse
 from hwdse.graph import Layer
 from hwdse.hardware.faults import sentences
 from hwdse.hardware.quantity import Kind, Section, Text
-from hwdse.hardware.schema import ActivationName, FormatName
+from hwdse.hardware.rate import ActivationName, FormatName
 
 __all__ = ["COLUMNS", "Entry", "LatencyTable", "ShapeKey", "read_table"]
 

@@ -9,11 +9,25 @@ from typing import Literal
 
 from hwdse.formats import NumberFormat, Precision, Scheme
 from hwdse.graph import Layer
+from hwdse.hardware.cycles import CYCLE_MODELS
 from hwdse.hardware.lut import LatencyTable
 from hwdse.hardware.quantity import Kind
-from hwdse.hardware.schema import OP_CLASSES, Conversion, Memory, NodeTime, OpClass, ProfileFile, Rate, Tile
+from hwdse.hardware.rate import OP_CLASSES, OpClass, Rate
+from hwdse.hardware.schema import Conversion, Memory, NodeTime, ProfileFile, Tile
 
-__all__ = ["HardwareProfile"]
+__all__ = ["CALIBRATED_CLASSES", "HardwareProfile"]
+
+BEYOND = 3.0
+"""How many times smaller or larger than the networks it was found from a network may be for a claim to hold."""
+
+CALIBRATED_CLASSES: Mapping[str, str] = {
+    "pointwise": "pointwise",
+    "depthwise": "depthwise",
+    "grouped": "depthwise",
+    "linear": "linear",
+    "matmul": "linear",
+}
+"""The calibration's factor of a class of operators."""
 
 
 @dataclass(frozen=True)
@@ -72,19 +86,66 @@ class HardwareProfile:
     def accuracy_note(self) -> str:
         """One sentence to show wherever the device's figures are shown."""
         if not self.has_measured_table:
-            return f"order of magnitude: {self.name} has no measured table, its figures come from a closed form"
-        return (
-            f"{len(self.table)} layer shapes of {self.name} are from a measured table (batch of {self.batch}), "
-            "the others from a closed form: an order of magnitude"
+            note = f"order of magnitude: {self.name} has no measured table, its figures come from a closed form"
+        else:
+            note = (
+                f"{len(self.table)} layer shapes of {self.name} are from a measured table (batch of {self.batch}), "
+                "the others from a closed form: an order of magnitude"
+            )
+        return f"{note}; {self.accuracy_claim}" if self.spec.accuracy is not None else note
+
+    @property
+    def accuracy_claim(self) -> str:
+        """What the profile says of its own predictions for whole networks, in words; empty if it says nothing."""
+        accuracy = self.spec.accuracy
+        if accuracy is None:
+            return ""
+        interval = f"90 % interval: a factor of {accuracy.latency_factor.value:.3g} either way"
+        if accuracy.rows is None or accuracy.networks is None:
+            return f"{interval}, by analogy" if accuracy.basis == "analogy" else interval
+        seen = {"fitted": "that the fit saw", "unfitted": "that nothing was fitted to"}.get(
+            accuracy.basis, "each predicted from the others"
         )
+        counted = f"{accuracy.rows.value} published latencies of {accuracy.networks.value} networks"
+        return f"{interval}, from {counted} {seen}"
+
+    def claims_for(self, macs: int) -> bool:
+        """Return whether the claim of accuracy is about networks of ``macs`` MACs.
+
+        True from a third of the smallest network that it was found from to three times the largest, and where the
+        claim names none.
+        """
+        accuracy = self.spec.accuracy
+        if accuracy is None or accuracy.smallest_mmacs is None or accuracy.largest_mmacs is None:
+            return True
+        low, high = accuracy.smallest_mmacs.value / BEYOND, accuracy.largest_mmacs.value * BEYOND
+        return low <= macs * 1e-6 <= high
+
+    def uncertainty(self, column: str) -> float | None:
+        """Return the factor that 90 % of figures lie within, by cost column; ``None`` where the profile has none.
+
+        Latency and energy are uncertain, in one direction for all configurations of a network; the rest is counted.
+        """
+        accuracy = self.spec.accuracy
+        found = None
+        if accuracy is not None and column.startswith("latency"):
+            found = accuracy.latency_factor
+        if accuracy is not None and column.startswith("energy"):
+            found = accuracy.energy_factor
+        return found.value if found is not None else None
 
     @cached_property
-    def _rates(self) -> dict[tuple[str, Precision], Rate]:
-        """Rate of each class and pair; a rate that names the class comes before a general one."""
-        found: dict[tuple[str, Precision], Rate] = {}
-        for rate in sorted(self.spec.rates, key=lambda rate: rate.op_classes is None):
+    def rates(self) -> tuple[Rate, ...]:
+        """Rates, one per pair of formats, in the file's order."""
+        return tuple(pair for rate in self.spec.rates for pair in rate.pairs)
+
+    @cached_property
+    def _rates(self) -> dict[tuple[str, Precision], list[Rate]]:
+        """Rates of each class and pair: those for some kernels first, then those that name the class, then others."""
+        found: dict[tuple[str, Precision], list[Rate]] = {}
+        for rate in sorted(self.rates, key=lambda rate: (rate.kernels is None, rate.op_classes is None)):
             for op_class in rate.op_classes or self._general_classes(rate):
-                found.setdefault((op_class, rate.precision), rate)
+                found.setdefault((op_class, rate.precision), []).append(rate)
         return found
 
     def _general_classes(self, rate: Rate) -> tuple[OpClass, ...]:
@@ -101,7 +162,7 @@ class HardwareProfile:
     @property
     def precisions(self) -> tuple[Precision, ...]:
         """Precisions that the device runs for some class of operators, in the file's order."""
-        return tuple(dict.fromkeys(rate.precision for rate in self.spec.rates))
+        return tuple(dict.fromkeys(rate.precision for rate in self.rates))
 
     def candidates(self, precisions: Iterable[Precision]) -> tuple[Precision, ...]:
         """Return those of ``precisions`` that the device runs for some class of operators, in their order."""
@@ -109,11 +170,16 @@ class HardwareProfile:
 
     def rate(self, layer: Layer, precision: Precision) -> Rate | None:
         """Return the rate of ``layer`` at ``precision``, or ``None`` if the device does not support it."""
-        return self._rates.get((layer.op_class, precision))
+        return next((rate for rate in self._rates.get((layer.op_class, precision), ()) if rate.runs(layer)), None)
 
     def supports(self, layer: Layer, precision: Precision) -> bool:
         """Return whether the device runs ``layer`` at ``precision``, natively or emulated."""
         return self.rate(layer, precision) is not None
+
+    def unit(self, layer: Layer, precision: Precision) -> str | None:
+        """Return the unit that runs ``layer`` at ``precision``; ``None`` for the main one."""
+        rate = self.rate(layer, precision)
+        return rate.unit if rate is not None else None
 
     def emulated(self, layer: Layer, precision: Precision) -> bool:
         """Return whether a wider container runs ``layer`` at ``precision``."""
@@ -125,15 +191,21 @@ class HardwareProfile:
         rate = self.rate(layer, precision)
         return precision if rate is None else rate.stored
 
-    def achieved_gmac_per_s(self, layer: Layer, rate: Rate) -> float:
-        """Return the MACs per second, in 1e9, that ``layer`` reaches at ``rate``: the rate times its efficiency."""
+    def macs_ms(self, layer: Layer, rate: Rate, macs: float) -> float:
+        """Return the time that ``macs`` of ``layer`` take at ``rate``, of one sample, without calibration.
+
+        A closed form of cycles knows the layer's padding and takes no notice of ``macs``.
+        """
+        share = self._efficiency(layer, rate)
         if rate.gmac_per_s is not None:
-            peak = rate.gmac_per_s.value
+            return macs / (rate.gmac_per_s.value * share) * 1e-6
+        assert self.spec.clock_mhz is not None  # checked when it was read
+        if rate.cycles is not None:
+            cycles = CYCLE_MODELS[rate.cycles.model](layer, rate.precision)
         else:
             assert rate.macs_per_cycle is not None
-            assert self.spec.clock_mhz is not None
-            peak = rate.macs_per_cycle.value * self.spec.clock_mhz.value * 1e-3
-        return peak * self._efficiency(layer, rate)
+            cycles = macs / rate.macs_per_cycle.value
+        return cycles / (self.spec.clock_mhz.value * share) * 1e-3
 
     def pj_per_mac(self, rate: Rate) -> float:
         """Return the energy of one MAC at ``rate`` in pJ; 0 where the power alone gives the energy."""
@@ -180,21 +252,60 @@ class HardwareProfile:
 
     def factor(self, term: Literal["float_layers", "integer_layers", "conversions", "nodes"]) -> float:
         """Return the calibration's factor of a term of the latency; 1 without calibration."""
+        return self._calibrated(term)
+
+    def compute_factor(self, layer: Layer) -> float:
+        """Return the calibration's factor of the time of a layer's MACs: that of its class, times that of all."""
+        term = CALIBRATED_CLASSES.get(layer.op_class)
+        return self._calibrated("compute") * (self._calibrated(term) if term is not None else 1.0)
+
+    def precision_factor(self, precision: Precision) -> float:
+        """Return the calibration's factor of the latencies of layers at a precision."""
+        calibration = self.spec.calibration
+        own = calibration.precisions.get(str(precision)) if calibration is not None else None
+        return own.value if own is not None else 1.0
+
+    def layer_factor(self, layer: Layer, precision: Precision) -> float:
+        """Return the calibration's factor of the latency of a layer: that of its term times that of its precision."""
+        return self.factor(self.layer_term(layer, precision)) * self.precision_factor(precision)
+
+    @property
+    def traffic_factor(self) -> float:
+        """The calibration's factor of the time of memory traffic."""
+        return self._calibrated("traffic")
+
+    @property
+    def energy_factor(self) -> float:
+        """The calibration's factor of the energy."""
+        return self._calibrated("energy")
+
+    @property
+    def layer_us(self) -> float:
+        """Microseconds that every layer takes beside MACs and traffic: the calibration's, else the overhead's."""
+        return self._overhead_us("us_per_layer")
+
+    def nodes_us(self, nodes: int) -> float:
+        """Return the microseconds that so many operators without MACs take, where they take the overhead of a layer."""
+        overhead = self.spec.overhead
+        return nodes * self.layer_us if overhead is not None and overhead.counts_nodes else 0.0
+
+    def _calibrated(self, term: str) -> float:
         found = getattr(self.spec.calibration, term, None)
         return found.value if found is not None else 1.0
+
+    def _overhead_us(self, key: str) -> float:
+        found = (getattr(section, key, None) for section in (self.spec.calibration, self.spec.overhead))
+        return next((quantity.value for quantity in found if quantity is not None), 0.0)
 
     @property
     def inference_us(self) -> float:
         """Microseconds that an inference takes beside all else: the calibration's, else the overhead's, else 0."""
-        for section in (self.spec.calibration, self.spec.overhead):
-            if section is not None and section.us_per_inference is not None:
-                return section.us_per_inference.value
-        return 0.0
+        return self._overhead_us("us_per_inference")
 
     @property
     def has_energy(self) -> bool:
         """True if the profile says anything about energy."""
-        return self.spec.power is not None or any(rate.pj_per_mac is not None for rate in self.spec.rates)
+        return self.spec.power is not None or any(rate.pj_per_mac is not None for rate in self.rates)
 
     @property
     def power_mw(self) -> float:

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-__all__ = ["Count", "Fraction", "Kind", "NonNegative", "Positive", "Quantity", "Section"]
+__all__ = ["Correlation", "Count", "Factor", "Fraction", "Kind", "NonNegative", "Positive", "Quantity", "Section"]
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1)]
@@ -101,3 +101,15 @@ class Count(Quantity):
     """A whole number of at least one."""
 
     value: Annotated[int, Field(ge=1)] = Field(description="a whole number of at least 1")
+
+
+class Factor(Quantity):
+    """A number of at least one."""
+
+    value: Annotated[float, Field(ge=1, allow_inf_nan=False)] = Field(description="a number of at least 1")
+
+
+class Correlation(Quantity):
+    """A correlation."""
+
+    value: Annotated[float, Field(ge=-1, le=1)] = Field(description="a number from -1 to 1")

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from hwdse.hardware.faults import nested_section
 from hwdse.hardware.lut import Row
-from hwdse.hardware.quantity import Count, Fraction, NonNegative, Positive, Quantity
+from hwdse.hardware.quantity import Correlation, Count, Factor, Fraction, NonNegative, Positive, Quantity
 from hwdse.hardware.schema import ProfileFile
 
 __all__ = ["reference"]
@@ -26,6 +26,8 @@ QUANTITIES: dict[type[BaseModel], str] = {
     NonNegative: "number >= 0",
     Fraction: "number in (0, 1]",
     Count: "whole number >= 1",
+    Factor: "number >= 1",
+    Correlation: "number in [-1, 1]",
 }
 
 INTRODUCTION = """\
@@ -51,8 +53,15 @@ for an order of magnitude, and says so wherever its figures are shown.
 `t(layer) = max(padded MACs x batch / (rate x efficiency), bytes / bandwidth of each memory) + us_per_layer`, or the
 table's entry for exactly this shape. `E(layer) = MACs x batch x pj_per_mac + bytes x pj_per_byte + power x t`.
 
-A network takes the sum of its layers, of the tensors that change format between what writes and what reads them, of its
-operators without MACs, each sum times its factor in `[calibration]`, and the time per inference.
+A network takes the sum of its layers, of the tensors that change format or unit between what writes and what reads
+them, of its operators without MACs, each sum times its factor in `[calibration]`, of the weights that a level spills,
+and the time per inference. In place of a rate a published closed form may give a layer's cycles, padding included.
+
+`<name>_published.csv` beside a profile holds published figures of whole networks, which `hwdse profiles fit` fits
+`[calibration]` to and `hwdse profiles validate` holds predictions against. Its columns: `network` (a name of
+`hwdse.networks.reference_networks()`, or two factories, of a network and of its example, separated by a space),
+`precision` (one, or one per layer separated by spaces), `latency_ms`, `energy_mj` (may be empty), `kind`, `source` (a
+key of `references.bib`) and `note`.
 """
 
 TABLE = """\

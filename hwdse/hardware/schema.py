@@ -2,54 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self, get_args
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, Strict, model_validator
 
 from hwdse.errors import InputError
-from hwdse.formats import Granularity, Precision, Scheme, Symmetry, parse
-from hwdse.hardware.quantity import Count, Fraction, NonNegative, Positive, Section, Text
+from hwdse.formats import Granularity, Precision, Scheme, Symmetry
+from hwdse.hardware.quantity import Correlation, Count, Factor, NonNegative, Positive, Section, Text
+from hwdse.hardware.rate import ActivationName, Efficiency, OpClass, Rate
 
 __all__ = [
-    "OP_CLASSES",
     "SCHEMA_VERSION",
+    "Accuracy",
     "Calibration",
     "Conversion",
-    "Efficiency",
+    "Handover",
     "Memory",
     "NodeTime",
-    "OpClass",
     "Overhead",
     "Power",
     "ProfileFile",
-    "Rate",
     "SchemeSection",
     "Switch",
     "Tile",
 ]
 
 SCHEMA_VERSION = 1
-OpClass = Literal["conv", "pointwise", "depthwise", "grouped", "linear", "matmul"]
-OP_CLASSES: tuple[OpClass, ...] = get_args(OpClass)
-
-
-def _known_format(name: str) -> str:
-    """Return ``name`` if it is a number format."""
-    try:
-        return parse(name).name
-    except InputError as error:
-        raise ValueError(str(error)) from None
-
-
-def _signless(name: str) -> str:
-    """Return ``name`` if it leaves the sign to the scheme."""
-    if not parse(name).is_signed:
-        raise ValueError(f"expected the signed name (the scheme decides the sign), got {name!r}; write {name[1:]!r}")
-    return name
-
-
-FormatName = Annotated[str, AfterValidator(_known_format)]
-ActivationName = Annotated[str, AfterValidator(_known_format), AfterValidator(_signless)]
 
 
 class SchemeSection(Section):
@@ -92,63 +70,6 @@ class SchemeSection(Section):
         return self
 
 
-class Rate(Section):
-    """How fast one pair of formats runs. A pair without a rate is not supported, and never promoted silently."""
-
-    weights: FormatName = Field(description="weight format, such as `int4`")
-    activations: ActivationName = Field(description="activation format, such as `int8`; the sign is the scheme's")
-    op_classes: Annotated[tuple[OpClass, ...], Strict(False), Field(min_length=1)] | None = Field(
-        default=None,
-        description="classes that this rate is for; absent: those without a rate of their own (with `[efficiency]`, "
-        "only those named there)",
-    )
-    macs_per_cycle: Positive | None = Field(default=None, description="MACs per clock cycle; this or `gmac_per_s`")
-    gmac_per_s: Positive | None = Field(default=None, description="1e9 MACs per second; this or `macs_per_cycle`")
-    efficiency: Fraction | None = Field(
-        default=None, description="achieved share of this rate; takes the place of `[efficiency]`"
-    )
-    pj_per_mac: NonNegative | None = Field(
-        default=None, description="energy of one MAC in pJ, for all rates or none; see `[power]`"
-    )
-    container: FormatName | None = Field(
-        default=None,
-        description="wider format that weights and activations are stored and run in: the rate is then emulated",
-    )
-
-    @property
-    def precision(self) -> Precision:
-        """The pair of formats."""
-        return Precision(parse(self.weights), parse(self.activations))
-
-    @property
-    def stored(self) -> Precision:
-        """The pair of formats that is stored and run: the container, where there is one."""
-        container = parse(self.container) if self.container is not None else None
-        return Precision(container, container) if container is not None else self.precision
-
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        if (self.macs_per_cycle is None) == (self.gmac_per_s is None):
-            given = "neither" if self.macs_per_cycle is None else "both"
-            raise ValueError(f"expected either macs_per_cycle or gmac_per_s, got {given}")
-        if self.container is not None:
-            widths = (parse(self.weights).bits, parse(self.activations).bits)
-            if parse(self.container).bits < max(widths) or parse(self.container).bits == min(widths):
-                raise ValueError(f"expected a container wider than {self.precision}, got {self.container!r}")
-        return self
-
-
-class Efficiency(Section):
-    """Achieved share of the rates for each class of operators; absent: the rates are achieved ones."""
-
-    conv: Fraction | None = Field(default=None, description="convolutions with a kernel above 1x1")
-    pointwise: Fraction | None = Field(default=None, description="1x1 convolutions")
-    depthwise: Fraction | None = Field(default=None, description="convolutions with one input channel per group")
-    grouped: Fraction | None = Field(default=None, description="other convolutions with groups")
-    linear: Fraction | None = Field(default=None, description="linear layers")
-    matmul: Fraction | None = Field(default=None, description="products of two activations")
-
-
 class Tile(Section):
     """Sizes that the hardware rounds a layer up to; the padding costs time like real MACs."""
 
@@ -161,14 +82,24 @@ class Tile(Section):
 
 
 class Memory(Section):
-    """A memory level: every level stores all of what it holds, and its bandwidth bounds the layers that move it."""
+    """A memory level: it stores all of what it holds, and its bandwidth bounds the layers that move what it holds."""
+
+    LATER: ClassVar[frozenset[str]] = frozenset({"moves", "spill_gb_per_s"})
 
     name: Text = Field(description="name of the level")
     capacity_kib: Positive = Field(description="capacity in KiB (1024 bytes)")
     holds: Annotated[tuple[Literal["weights", "activations"], ...], Strict(False)] = Field(
         description="what is stored whole: `weights`, `activations`, both (their sum must fit) or none (a cache)"
     )
+    moves: Annotated[tuple[Literal["weights", "activations"], ...], Strict(False)] = Field(
+        default=(), description="what passes through it without being stored whole: bandwidth and energy count it too"
+    )
     bandwidth_gb_per_s: Positive | None = Field(default=None, description="1e9 bytes per second; absent: no bound")
+    spill_gb_per_s: Positive | None = Field(
+        default=None,
+        description="1e9 bytes per second at which weights beyond the capacity stream in at every inference; the "
+        "capacity is then no limit",
+    )
     pj_per_byte: NonNegative | None = Field(default=None, description="energy of one byte moved in pJ")
     reserved_kib: NonNegative | None = Field(default=None, description="KiB taken by code and runtime")
 
@@ -177,9 +108,18 @@ class Memory(Section):
         if self.reserved_kib is not None and self.reserved_kib.value >= self.capacity_kib.value:
             reserved, capacity = self.reserved_kib.value, self.capacity_kib.value
             raise ValueError(f"expected reserved_kib below capacity_kib ({capacity:g}), got {reserved:g}")
-        if not self.holds and (self.bandwidth_gb_per_s is not None or self.pj_per_byte is not None):
-            raise ValueError("expected holds to name what moves here, got [] with bandwidth_gb_per_s or pj_per_byte")
+        if not self.traffic and (self.bandwidth_gb_per_s is not None or self.pj_per_byte is not None):
+            raise ValueError(
+                "expected holds or moves to name what moves here, got [] with bandwidth_gb_per_s or pj_per_byte"
+            )
+        if self.spill_gb_per_s is not None and set(self.holds) != {"weights"}:
+            raise ValueError(f"expected a level that holds weights alone to spill, got {list(self.holds)}")
         return self
+
+    @property
+    def traffic(self) -> frozenset[str]:
+        """What its bandwidth and energy count: all it holds, and what passes through it."""
+        return frozenset((*self.holds, *self.moves))
 
     @property
     def usable_kib(self) -> float:
@@ -190,8 +130,13 @@ class Memory(Section):
 class Overhead(Section):
     """Time that no MAC explains."""
 
+    LATER: ClassVar[frozenset[str]] = frozenset({"counts_nodes"})
+
     us_per_layer: NonNegative | None = Field(default=None, description="microseconds added to every layer")
     us_per_inference: NonNegative | None = Field(default=None, description="microseconds added once per inference")
+    counts_nodes: bool = Field(
+        default=False, description="`us_per_layer` is also added for every operator without MACs that no layer takes in"
+    )
 
 
 class Power(Section):
@@ -279,8 +224,31 @@ def _time_us(fixed: NonNegative | None, slope: NonNegative | None, elements: int
     return (fixed.value if fixed is not None else 0.0) + (slope.value * elements * 1e-6 if slope is not None else 0.0)
 
 
+def _known_precision(text: str) -> str:
+    """Return ``text`` if it is a precision."""
+    try:
+        return str(Precision.parse(text))
+    except InputError as error:
+        raise ValueError(str(error)) from None
+
+
+class Handover(Section):
+    """Cost of a tensor that one unit writes and another one reads."""
+
+    us: NonNegative | None = Field(default=None, description="microseconds per tensor")
+    us_per_melement: NonNegative | None = Field(default=None, description="microseconds per 1e6 elements of the tensor")
+
+    def time_us(self, elements: int) -> float:
+        """Return the microseconds that a tensor of ``elements`` values takes."""
+        return _time_us(self.us, self.us_per_melement, elements)
+
+
 class Calibration(Section):
-    """Factors that bring the sums of single measurements to the times of whole networks; absent ones are 1."""
+    """Factors on times and energies that runs of whole networks gave; absent ones are 1."""
+
+    LATER: ClassVar[frozenset[str]] = frozenset(
+        {"compute", "pointwise", "depthwise", "linear", "traffic", "us_per_layer", "energy", "precisions"}
+    )
 
     float_layers: NonNegative | None = Field(
         default=None, description="factor of the latencies of layers in which no operand is an integer"
@@ -293,12 +261,57 @@ class Calibration(Section):
     us_per_inference: NonNegative | None = Field(
         default=None, description="microseconds per inference that no term explains; takes the place of `[overhead]`'s"
     )
+    compute: Positive | None = Field(
+        default=None, description="factor of the time of MACs, where no table has the layer"
+    )
+    pointwise: Positive | None = Field(default=None, description="further factor of it for 1x1 convolutions")
+    depthwise: Positive | None = Field(
+        default=None, description="further factor of it for depthwise and grouped convolutions"
+    )
+    linear: Positive | None = Field(default=None, description="further factor of it for linear layers and matmuls")
+    precisions: Annotated[dict[Annotated[str, AfterValidator(_known_precision)], Positive], Strict(False)] = Field(
+        default={}, description="further factor of the latencies of layers at a precision, such as `W8A16`"
+    )
+    traffic: Positive | None = Field(default=None, description="factor of the time of memory traffic")
+    us_per_layer: NonNegative | None = Field(
+        default=None, description="microseconds added to every layer; takes the place of `[overhead]`'s"
+    )
+    energy: Positive | None = Field(default=None, description="factor of the energy")
+
+
+class Accuracy(Section):
+    """How far the predictions for whole networks may be off, and what says so."""
+
+    basis: Literal["leave_one_network_out", "fitted", "unfitted", "analogy"] = Field(
+        description="`leave_one_network_out`: published figures of networks that the fit did not see; `fitted`: "
+        "published figures that the fit saw; `unfitted`: published figures, too few to fit to; `analogy`: no figures, "
+        "the errors of devices like it"
+    )
+    latency_factor: Factor = Field(
+        description="90 % of latencies lie between the predicted one divided by this and multiplied by it"
+    )
+    energy_factor: Factor | None = Field(default=None, description="the same of energies")
+    networks: Count | None = Field(default=None, description="networks that it was found from")
+    rows: Count | None = Field(default=None, description="published latencies that it was found from")
+    smallest_mmacs: Positive | None = Field(default=None, description="1e6 MACs of the smallest of the networks")
+    largest_mmacs: Positive | None = Field(default=None, description="1e6 MACs of the largest of the networks")
+    latency_error_percent: NonNegative | None = Field(
+        default=None, description="median absolute error of the latencies in percent"
+    )
+    latency_spearman: Correlation | None = Field(
+        default=None, description="rank correlation of predicted and published latencies"
+    )
+    energy_error_percent: NonNegative | None = Field(
+        default=None, description="median absolute error of the energies in percent"
+    )
 
 
 class ProfileFile(Section):
     """A hardware profile as written in its TOML file."""
 
-    LATER: ClassVar[frozenset[str]] = frozenset({"conversions", "nodes", "calibration"})
+    LATER: ClassVar[frozenset[str]] = frozenset(
+        {"conversions", "nodes", "calibration", "handover", "accuracy", "max_layers"}
+    )
 
     schema_version: Literal[1] = Field(description="version of this schema")
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")] = Field(
@@ -314,7 +327,9 @@ class ProfileFile(Section):
     table: Annotated[str, Field(pattern=r"^[^/\\]+\.csv$")] | None = Field(
         default=None, description="CSV file beside this one with latencies per layer shape"
     )
-    clock_mhz: Positive | None = Field(default=None, description="clock in MHz; needed by `macs_per_cycle`")
+    clock_mhz: Positive | None = Field(
+        default=None, description="clock in MHz; needed by `macs_per_cycle` and `cycles`"
+    )
     sources: Annotated[dict[str, Text], Field(min_length=1)] = Field(
         description="citation of each source key; every key must be used"
     )
@@ -333,3 +348,6 @@ class ProfileFile(Section):
         default=(), description="times of operators without MACs"
     )
     calibration: Calibration | None = Field(default=None, description="factors found from runs of whole networks")
+    handover: Handover | None = Field(default=None, description="cost of a tensor that passes from unit to unit")
+    max_layers: Count | None = Field(default=None, description="most layers of a network")
+    accuracy: Accuracy | None = Field(default=None, description="how far predictions for whole networks may be off")

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from hwdse.formats import Precision
 from hwdse.report.drawing import DOUBLE_INCHES, Drawing, limit_x, look_of, new_figure, sentence_figure, set_log
 from hwdse.report.pareto import Window, draw_reference, shows_reference, staircase, window_of
+from hwdse.report.ranking import NO_INTERVAL, draw_intervals, factor_of, factor_taken, thin_ticks
 from hwdse.report.tables import DeviceTables, RunTables
 from hwdse.report.words import axis_label, quality_text, split_column
 
@@ -32,10 +33,13 @@ def draw_devices(tables: RunTables) -> Drawing:
     devices = list(tables.results.values())
     rows = ceil(len(devices) / PANELS_PER_ROW)
     columns = ceil(len(devices) / rows)
-    figure = new_figure(DOUBLE_INCHES, 2.95 + 1.7 * rows)
-    upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.7 * rows, 2.2)).flat
+    strip = 0.35 + 0.13 * len(present)
+    heights = (1.7 * rows, 2.2, 1.8 + strip)
+    figure = new_figure(DOUBLE_INCHES, 0.75 + sum(heights))
+    upper, middle, lower = figure.subfigures(3, 1, squeeze=False, height_ratios=heights).flat
     _draw_multiples(upper, tables, devices, window, columns=columns, rows=rows)
-    _draw_overlays(lower, tables, present, window)
+    _draw_overlays(middle, tables, present, window)
+    _draw_together(lower, tables, present, window, strip=strip)
     handles = {device.device: _handle(tables, device.device) for device in present}
     if tables.reference is not None and shows_reference(tables, window):
         words = f"full precision ({quality_text(tables.quality.name, tables.reference)})"
@@ -114,6 +118,33 @@ def _draw_overlays(figure: SubFigure, tables: RunTables, present: list[DeviceTab
         _limit(axes, tables, shown, window)
 
 
+def _draw_together(
+    figure: SubFigure, tables: RunTables, present: list[DeviceTables], window: Window, *, strip: float
+) -> None:
+    """Draw all fronts on one axis of cost, and below it how far each may be off: the same factor for all of a front."""
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1.8, strip))
+    main = tables.main_cost
+    draw_reference(above, tables, window, named=False)
+    for device in present:
+        _draw_front(above, tables, device, device.front[main], intervals=False)
+    if window.log:
+        set_log(above, "y")
+    above.set_ylim(tables.quality.factor * window.worst, tables.quality.factor * window.best)
+    above.set_ylabel(tables.quality.label)
+    shown = [_drawn(tables, device, device.front[main], window) for device in present]
+    middles = np.array([float(np.exp(np.log(cost).mean())) for cost in shown])
+    known = [factor_of(device, main) for device in present]
+    draw_intervals(below, tables, [device.device for device in present], middles, known)
+    factors = np.array([factor_taken(factor) for factor in known])
+    ends = np.concatenate([pd.concat(shown).to_numpy(float), middles / factors, middles * factors])
+    low, high = float(ends.min()), float(ends.max())
+    set_log(below, "x")
+    thin_ticks(below, decades=float(np.log10(high / low)))
+    margin = (high / low) ** 0.03
+    below.set_xlim(low / margin, high * margin)
+    below.set_xlabel(f"{axis_label(main)}; bars: 90 % interval of the prediction around the middle of each front")
+
+
 def _drawn(tables: RunTables, device: DeviceTables, cost: pd.Series, window: Window) -> pd.Series:
     """Return the costs of those points of a front that the window shows, of all if it shows none."""
     hidden = window.hidden(device.front[tables.quality.column].to_numpy(float))
@@ -166,12 +197,20 @@ def _hidden_note(tables: RunTables, present: list[DeviceTables], window: Window)
     return f"{below} of {total} points on the fronts lie {where} and are not drawn." if below else ""
 
 
+def _interval_note(tables: RunTables, present: list[DeviceTables]) -> str:
+    """Return which devices have no interval, empty if all have one."""
+    missing = [device.device for device in present if factor_of(device, tables.main_cost) is None]
+    return f"Dashed and hollow: {NO_INTERVAL} ({', '.join(missing)})." if missing else ""
+
+
 def _caption(tables: RunTables, present: list[DeviceTables], window: Window) -> str:
     counts = ", ".join(f"{device.device} n = {len(device.front)}" for device in present)
     sentences = [
         f"Measured fronts of {tables.name}, seed {tables.seed}, each over all objectives ({counts} configurations).",
         "The line joins those that are also best in the panel; bars are 95 % intervals; dashed: full precision.",
         "Costs that are said to be predicted come from the cost model of each device.",
+        "Bottom: the same fronts on one axis of cost; the bar of a device says how far its whole front may be shifted.",
+        _interval_note(tables, present),
         _hidden_note(tables, present, window),
         *(device.emptiness for device in tables.results.values()),
         *(f"{device.device}: {device.note}." for device in tables.results.values() if device.note),

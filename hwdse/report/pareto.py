@@ -168,7 +168,8 @@ def _draw_panel(axes: Axes, tables: RunTables, device: DeviceTables, cost: str, 
     axes.plot(picked[cost], scale * picked[quality.column], "o", markersize=8.5, mfc="none", mec=INK, mew=1.3, zorder=7)
     _limit(axes, device, cost, window, scale)
     _draw_hidden(axes, tables, device, cost, window)
-    axes.set_xlabel(axis_label(cost))
+    factor = device.uncertainty.get(cost)
+    axes.set_xlabel(axis_label(cost) + (f"\n90 % within a factor of {factor:.3g}" if factor is not None else ""))
 
 
 def _draw_front(axes: Axes, tables: RunTables, front: pd.DataFrame, cost: str, look: Look) -> None:

@@ -2,13 +2,46 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from hwdse.pareto import hypervolume
 from hwdse.report.tables import DEFAULT_DROP, DeviceTables, RunTables
 
-__all__ = ["DEFAULT_DROP", "best_quality", "cheapest", "cheapest_within", "front_hypervolume"]
+__all__ = [
+    "DEFAULT_DROP",
+    "Box",
+    "best_quality",
+    "cheapest",
+    "cheapest_within",
+    "common_box",
+    "common_hypervolume",
+    "front_hypervolume",
+]
+
+USEFUL_DROPS = 5.0
+"""Times the allowed drop: what loses more belongs to no comparison between devices."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """The range of cost and quality that the fronts of several devices share; its worst corner is the reference.
+
+    Attributes
+    ----------
+    cheapest, costliest
+        Ends of the main cost.
+    best, worst
+        Ends of the measured quality.
+    """
+
+    cheapest: float
+    costliest: float
+    best: float
+    worst: float
 
 
 def best_quality(tables: RunTables, device: DeviceTables) -> pd.Series | None:
@@ -54,4 +87,41 @@ def front_hypervolume(tables: RunTables, device: DeviceTables) -> float:
     if not varies.any():
         return 0.0
     points = (front[:, varies] - best[varies]) / (worst - best)[varies]
+    return float(hypervolume(points, np.ones(int(varies.sum()))))
+
+
+def common_box(tables: RunTables) -> Box | None:
+    """Return the box around the useful part of all loaded fronts, ``None`` if no front has one.
+
+    Useful is what drops by at most five times the allowed drop: a collapsed configuration would decide the range.
+    """
+    fronts = [_useful(tables, device.front) for device in tables.results.values()]
+    rows = pd.concat(fronts) if fronts else pd.DataFrame()
+    if rows.empty:
+        return None
+    cost, quality = rows[tables.main_cost], rows[tables.quality.column]
+    low, high = float(quality.min()), float(quality.max())
+    best, worst = (high, low) if tables.quality.maximise else (low, high)
+    return Box(float(cost.min()), float(cost.max()), best, worst)
+
+
+def _useful(tables: RunTables, front: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that lose little enough to matter, all if the allowed drop is 0."""
+    return front[front[tables.quality.drop] <= USEFUL_DROPS * tables.max_drop] if tables.max_drop else front
+
+
+def common_hypervolume(tables: RunTables, device: DeviceTables, box: Box) -> float:
+    """Return the share of a common box that a device's front dominates, between 0 and 1: comparable between devices.
+
+    The box is quality by the logarithm of the main cost, so that a factor counts the same on a fast and a slow device.
+    A dimension in which nothing differs is left out.
+    """
+    front = _useful(tables, device.front)
+    cost = np.log(front[tables.main_cost].to_numpy(float) / box.cheapest)
+    loss = np.abs(front[tables.quality.column].to_numpy(float) - box.best)
+    spans = np.array([np.log(box.costliest / box.cheapest), abs(box.worst - box.best)])
+    varies = spans > 0
+    if front.empty or not varies.any():
+        return 0.0
+    points: NDArray[np.float64] = np.column_stack([cost, loss])[:, varies] / spans[varies]
     return float(hypervolume(points, np.ones(int(varies.sum()))))

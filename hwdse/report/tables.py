@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from hwdse.errors import RunFolderError
 from hwdse.report.words import PERCENT, axis_label
@@ -50,6 +50,8 @@ class _Resolved(BaseModel):
     worth: dict[str, tuple[str, ...]] = {}
     infeasible: dict[str, str] = {}
     reach: dict[str, dict[str, float]] = {}
+    limits: dict[str, dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]]] = {}
+    uncertainty: dict[str, dict[str, Annotated[float, Field(ge=1, allow_inf_nan=False)]]] = {}
     max_drop: float = DEFAULT_DROP
 
 
@@ -116,6 +118,12 @@ class DeviceTables:
         What narrower precisions buy on it, and where they do not pay, in sentences.
     infeasible
         Why no configuration fits the device; empty where some do.
+    limits
+        Column to the most that fits the device's memories.
+    uncertainty
+        Column to a factor ``f``: 90 % of published figures lie within predicted / f to predicted x f.
+    resources
+        Latency by group, candidate and resource; ``None`` where the run did not record it.
     """
 
     device: str
@@ -126,6 +134,9 @@ class DeviceTables:
     note: str = ""
     worth: tuple[str, ...] = ()
     infeasible: str = ""
+    limits: Mapping[str, float] = field(default_factory=dict)
+    uncertainty: Mapping[str, float] = field(default_factory=dict)
+    resources: pd.DataFrame | None = None
 
     @property
     def caveat(self) -> str:
@@ -210,7 +221,7 @@ class RunTables:
             got = ", ".join(unknown)
             raise RunFolderError(f"expected devices of the run {run} ({known}), got {got}; name one of them")
         quality, costs = _objectives(resolved, run / "resolved.json")
-        layers = _read_table(run / "layers.csv", text=["layer"], numbers=["macs", "weight_count"])
+        layers = _read_table(run / "layers.csv", text=["layer", "group"], numbers=["macs", "weight_count"])
         wanted = [name for name in resolved.devices if devices is None or name in devices]
         columns = list(costs.values())
         results = {name: _read_device(run, name, resolved, quality, columns, len(layers)) for name in wanted}
@@ -344,17 +355,29 @@ def _read_pick(path: Path, measured: pd.DataFrame) -> str | None:
     return str(pick["config_id"])
 
 
+def _read_resources(path: Path) -> pd.DataFrame | None:
+    """Return latencies by group, candidate and resource; ``None`` where the run did not record them."""
+    if not path.exists():
+        return None
+    return _read_table(path, text=["group", "candidate", "resource"], numbers=["latency_ms"])
+
+
 def _read_device(
     run: Path, device: str, resolved: _Resolved, quality: Quality, costs: Sequence[str], layers: int
 ) -> DeviceTables:
     folder, infeasible = run / device, resolved.infeasible.get(device, "")
     text, numbers = ["config_id", "bits"], [*costs, *quality.columns, "samples"]
-    note, worth = resolved.device_notes.get(device, ""), resolved.worth.get(device, ())
+    about: dict[str, Any] = {
+        "note": resolved.device_notes.get(device, ""),
+        "worth": resolved.worth.get(device, ()),
+        "limits": resolved.limits.get(device, {}),
+        "uncertainty": resolved.uncertainty.get(device, {}),
+    }
     if infeasible and not (folder / "front.csv").exists():
         empty = pd.DataFrame({name: pd.Series(dtype=str) for name in (*text, "uniform", "within_noise")}
                              | {name: pd.Series(dtype=float) for name in numbers})  # fmt: skip
         predicted = pd.DataFrame({name: pd.Series(dtype=float) for name in (*costs, "quality_predicted")})
-        return DeviceTables(device, empty, empty, predicted, note=note, worth=worth, infeasible=infeasible)
+        return DeviceTables(device, empty, empty, predicted, infeasible=infeasible, **about)
     front = _read_table(folder / "front.csv", text=text, numbers=numbers)
     measured = _read_table(folder / "measured.csv", text=[*text, "uniform", "within_noise"], numbers=numbers)
     predicted = _read_table(folder / "predicted.csv", text=[], numbers=costs, holes=["quality_predicted"])
@@ -372,7 +395,7 @@ def _read_device(
         measured=measured,
         predicted=predicted,
         pick=_read_pick(folder / "pick.json", measured),
-        note=note,
-        worth=worth,
         infeasible=infeasible,
+        resources=_read_resources(folder / "resources.csv"),
+        **about,
     )

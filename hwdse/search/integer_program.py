@@ -7,7 +7,7 @@ limited by limiting every one of them, and minimised as a further variable that 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,7 @@ from hwdse.infeasible import Limit
 from hwdse.search.limits import within
 from hwdse.space import DesignSpace
 
-__all__ = ["cheapest", "metric_span"]
+__all__ = ["cheapest", "least_largest", "metric_span"]
 
 SPAN = 1e4  # every metric is scaled to this range, so that the solver's absolute tolerance of 1e-6 is 1e-10 of it
 CUTS = 8  # configurations refused one by one before the limits are tightened instead
@@ -32,17 +32,35 @@ Vector = NDArray[np.float64]
 def cheapest(space: DesignSpace, metric: str, limits: Sequence[Limit] = ()) -> NDArray[np.uint8] | None:
     """Return genes ``(groups,)`` of the smallest ``metric`` within upper limits; ``None`` if nothing is within.
 
-    The solver works to about 1e-10 of the range of a metric. A solution that exceeds a limit by less than that is cut
-    off and the program solved again, so that limits are hard. Where there are many such (equal sums that rounding
-    splits), the limits are tightened instead, from 1e-9 of the range on, until the solution meets them.
+    Raises
+    ------
+    InputError
+        If a metric is unknown, or the solver stops without an answer.
+    """
+
+    def meets(genes: NDArray[np.uint8]) -> bool:
+        return bool(within(space, limits, space.evaluate(genes[None]))[0])
+
+    return least_largest(space, [metric], limits, meets=meets)
+
+
+def least_largest(
+    space: DesignSpace, metrics: Sequence[str], limits: Sequence[Limit], *, meets: Callable[[NDArray[np.uint8]], bool]
+) -> NDArray[np.uint8] | None:
+    """Return genes ``(groups,)`` whose largest of several metrics is smallest; ``None`` if nothing is within limits.
+
+    The solver works to about 1e-10 of the range of a metric. A solution that exceeds a limit by less than that, which
+    ``meets`` says, is cut off and the program solved again, so that limits are hard. Where there are many such (equal
+    sums that rounding splits), the limits are tightened instead, from 1e-9 of the range on, until the solution meets
+    them.
 
     Raises
     ------
     InputError
         If a metric is unknown, or the solver stops without an answer.
     """
-    choices = _Choices.of(space, metric, [limit.column for limit in limits])
-    objective, largest = choices.objective(_Sums.of(choices, metric))
+    choices = _Choices.of(space, metrics, [limit.column for limit in limits])
+    objective, largest = choices.objective(_Sums.largest([_Sums.of(choices, metric) for metric in metrics]))
     rows = [_Sums.of(choices, limit.column).within(limit.value) for limit in limits]
     refused: list[Vector] = []
     while True:
@@ -54,10 +72,11 @@ def cheapest(space: DesignSpace, metric: str, limits: Sequence[Limit] = ()) -> N
         if result.status == INFEASIBLE:
             return None
         if result.status != OPTIMAL:
-            raise InputError(f"expected the integer program over {metric} to be solved, got: {result.message}")
+            named = " and ".join(metrics)
+            raise InputError(f"expected the integer program over {named} to be solved, got: {result.message}")
         chosen = np.asarray(result.x)[: len(choices.candidates)] > 0.5
         genes = choices.candidates[chosen].astype(np.uint8)  # entries are sorted by group, one per group is chosen
-        if within(space, limits, space.evaluate(genes[None]))[0]:
+        if meets(genes):
             return genes
         cut = np.zeros(len(objective))
         cut[: len(chosen)] = chosen
@@ -66,7 +85,7 @@ def cheapest(space: DesignSpace, metric: str, limits: Sequence[Limit] = ()) -> N
 
 def metric_span(space: DesignSpace, metric: str) -> float:
     """Return the largest value of a metric less the smallest, every term for itself: at least the true range."""
-    return _Sums.of(_Choices.of(space, metric), metric).span
+    return _Sums.of(_Choices.of(space, [metric]), metric).span
 
 
 def _solve(
@@ -106,15 +125,16 @@ class _Choices:
     peak: bool
 
     @classmethod
-    def of(cls, space: DesignSpace, metric: str, limited: Sequence[str] = ()) -> _Choices:
-        """Return the variables that decide the metric to minimise and those that are limited."""
-        columns = [space.column(name) for name in (metric, *limited)]
+    def of(cls, space: DesignSpace, metrics: Sequence[str], limited: Sequence[str] = ()) -> _Choices:
+        """Return the variables that decide the metrics to minimise the largest of, and those that are limited."""
+        columns = [space.column(name) for name in (*metrics, *limited)]
         groups, candidates = np.nonzero(space.allowed)
         edges = tuple(int(e) for e in np.flatnonzero(space.pairwise[..., columns].any(axis=(1, 2, 3))))
         pairs = tuple(
             np.argwhere(space.allowed[a][:, None] & space.allowed[b][None]) for a, b in space.edges[list(edges)]
         )
-        return cls(space, groups, candidates, edges, pairs, metric in space.peaks)
+        peak = len(metrics) > 1 or metrics[0] in space.peaks
+        return cls(space, groups, candidates, edges, pairs, peak)
 
     @property
     def size(self) -> int:
@@ -204,6 +224,14 @@ class _Sums:
         scale = SPAN / widest if widest > 0 else 1.0
         rows = np.concatenate([*parts, np.zeros((len(terms), int(choices.peak)))], axis=1) * scale
         return cls(rows, low, widest, scale)
+
+    @classmethod
+    def largest(cls, sums: Sequence[_Sums]) -> _Sums:
+        """Return the sums of several metrics as those of one, whose value is the largest of them."""
+        span = max(each.span for each in sums)
+        scale = SPAN / span if span > 0 else 1.0
+        rows = np.concatenate([each.rows * (scale / each.scale) for each in sums])
+        return cls(rows, np.concatenate([each.low for each in sums]), span, scale)
 
     def within(self, limit: float) -> tuple[csr_array, Vector]:
         """Return the rows and bounds ``(sums,)`` of an upper limit."""

@@ -25,6 +25,7 @@ from hwdse.quantize.origin import Origin
 from hwdse.search.propose import CARED_FOR
 from hwdse.study.budget import Budget, Meter
 from hwdse.study.device import LOSS, DeviceProblem, Genes
+from hwdse.study.fleet import FleetPlan
 from hwdse.study.folder import RunFolder
 from hwdse.study.measure import Laboratory, SchemeState
 from hwdse.study.noise import within_noise
@@ -127,6 +128,7 @@ def explore(
     recipe: Recipe | None = None,
     seed: int = 0,
     loss: str = "kl",
+    fleet: int = 0,
     out: Path | None = None,
     resume: bool = False,
     experiment: Path | None = None,
@@ -166,6 +168,8 @@ def explore(
         Of every random choice.
     loss
         What predicts harm, one of :data:`hwdse.study.losses.LOSSES`.
+    fleet
+        Levels of harm at which one configuration for all devices is measured after the budget is spent; 0 for none.
     out
         Run folder; ``None`` keeps everything in memory.
     resume
@@ -189,6 +193,8 @@ def explore(
     meter = Meter(budget or Budget(), clock)
     if resume and out is None:
         raise InputError("expected a run folder to go on with, got none; give out")
+    if fleet < 0:
+        raise InputError(f"expected 0 fleet levels or more, got {fleet}")
     folder = RunFolder(out, resume=resume) if out is not None else None
     question = Question.of(
         objectives, precisions=precisions, fixed=fixed or {}, recipe=recipe or Recipe(), seed=seed, loss=loss
@@ -206,11 +212,17 @@ def explore(
         clock=clock,
     )
     recorder = Recorder(folder, prepared, experiment=experiment, notes=notes or {})
-    return _measure(prepared, meter, recorder, progress=progress, clock=clock)
+    return _measure(prepared, meter, recorder, plan=FleetPlan(fleet, out), progress=progress, clock=clock)
 
 
 def _measure(
-    prepared: Prepared, meter: Meter, recorder: Recorder, *, progress: Progress, clock: Callable[[], float]
+    prepared: Prepared,
+    meter: Meter,
+    recorder: Recorder,
+    *,
+    plan: FleetPlan,
+    progress: Progress,
+    clock: Callable[[], float],
 ) -> Study:
     """Spend the budget and record what is found, at the first new evaluation, every other second, and at the end.
 
@@ -225,7 +237,7 @@ def _measure(
         next_write = -math.inf
         for state, bits in _schedule(study):
             ceiling = _ceiling(study, state, bits)
-            if meter.is_spent and not laboratory.knows(state, bits, ceiling=ceiling):
+            if meter.is_spent and (plan.holds(state, bits) or not laboratory.knows(state, bits, ceiling=ceiling)):
                 break
             seconds, was_there = laboratory.measure(state, bits, ceiling=ceiling)
             meter.add(seconds, is_earlier=was_there)
@@ -235,6 +247,7 @@ def _measure(
                 _write(study, laboratory, recorder)
                 took = time.perf_counter() - started
                 next_write = clock() + max(_WRITE_EVERY_SECONDS, took / _WRITING_SHARE)
+        plan.measure(study, laboratory, progress)
         meter.stop()
         _write(study, laboratory, recorder)
     return study

@@ -74,6 +74,12 @@ def device_space(
     InputError
         If the device does not run what is asked, or a name is unknown.
     """
+    most = profile.spec.max_layers
+    if most is not None and len(graph.layers) > most.value:
+        raise InputError(
+            f"expected a network of at most {most.value} layers for {profile.name}, got {len(graph.layers)}; take "
+            "another device"
+        )
     offered = ", ".join(map(str, profile.precisions))
     for name, precision in fixed.items():
         if not profile.candidates([precision]):
@@ -186,8 +192,38 @@ class DeviceProblem:
         return self.proposer.archive
 
     @property
+    def uncertainty(self) -> Mapping[str, float]:
+        """Column to the factor that 90 % of figures lie within, where the profile knows one.
+
+        Empty for a network much smaller or larger than those that the profile was held against.
+        """
+        if not self.profile.claims_for(self._macs):
+            return {}
+        stated = {column: self.profile.uncertainty(column) for column in self.space.columns}
+        return {column: factor for column, factor in stated.items() if factor is not None}
+
+    @property
     def note(self) -> str:
         """How far the device's latencies can be trusted for this network, in a sentence."""
+        claim = self.profile.accuracy_claim
+        note = f"{self._table_note}; {claim}" if claim and self.profile.has_measured_table else self._table_note
+        accuracy = self.profile.spec.accuracy
+        if accuracy is None or self.profile.claims_for(self._macs):
+            return note
+        assert accuracy.smallest_mmacs is not None
+        assert accuracy.largest_mmacs is not None
+        ends = (accuracy.smallest_mmacs.value, accuracy.largest_mmacs.value, self._macs * 1e-6)
+        low, high, own = (f"{value:,.0f}" if value >= 100 else f"{value:.2g}" for value in ends)
+        return f"{note}; these have {low} to {high} million MACs, this network {own}: the interval does not hold for it"
+
+    @property
+    def _macs(self) -> int:
+        """MACs of the network."""
+        return sum(layer.macs for layer in self.graph.layers)
+
+    @property
+    def _table_note(self) -> str:
+        """How many layers are in the profile's table, in a sentence."""
         if not self.profile.has_measured_table:
             return self.profile.accuracy_note
         origins = provenance(self.graph, self.profile, self.space.candidates)

@@ -19,6 +19,7 @@ from hwdse.study.tables import (
     interactions_table,
     layers_table,
     predicted_table,
+    resources_table,
     sensitivity_table,
 )
 
@@ -89,6 +90,7 @@ class Recorder:
         write_csv(path / "sensitivity.csv", sensitivity_table(sensitivities))
         for name, problem in prepared.problems.items():
             write_csv(path / name / "costs.csv", costs_table(problem))
+            write_csv(path / name / "resources.csv", resources_table(problem))
 
     def _resolved(self, study: Study | None) -> dict[str, Any]:
         prepared = self._prepared
@@ -109,6 +111,7 @@ class Recorder:
             "device_notes": {name: p.note for name, p in prepared.problems.items()},
             "worth": {name: list(p.worth) for name, p in prepared.problems.items()},
             "limits": {name: dict(p.limits) for name, p in prepared.problems.items()},
+            "uncertainty": {name: dict(p.uncertainty) for name, p in prepared.problems.items()},
             "reach": {name: p.space.reach() for name, p in prepared.problems.items()},
             "infeasible": {n: str(p.infeasible) for n, p in prepared.problems.items() if p.infeasible is not None},
             "warnings": [sentence for p in prepared.problems.values() for sentence in p.warnings],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -11,6 +12,7 @@ import pandas as pd
 
 from hwdse.analysis.sensitivity import Sensitivity
 from hwdse.cost import provenance
+from hwdse.cost.resources import resources_ms
 from hwdse.errors import RunFolderError
 from hwdse.files import read_csv
 from hwdse.formats import Precision
@@ -30,6 +32,7 @@ __all__ = [
     "load_sensitivity",
     "measured_table",
     "predicted_table",
+    "resources_table",
     "sensitivity_table",
 ]
 
@@ -144,6 +147,24 @@ def costs_table(problem: DeviceProblem) -> pd.DataFrame:
         if space.allowed[g, c]
     ]
     return pd.DataFrame(rows)
+
+
+def resources_table(problem: DeviceProblem) -> pd.DataFrame:
+    """Return what latency is spent on: one row per (group, candidate, resource) with time, of allowed candidates.
+
+    Resources are ``compute`` or the memory level that bounds a layer, ``overhead`` and ``table``; what lies between
+    layers is not in it.
+    """
+    space = problem.space
+    index = problem.graph.layer_index
+    rows = []
+    for g, group in enumerate(space.groups):
+        for c, candidate in enumerate(space.candidates):
+            spent: Counter[str] = Counter()
+            for name in group.layers if space.allowed[g, c] else ():
+                spent.update(resources_ms(problem.graph.layers[index[name]], candidate, problem.profile))
+            rows += [[group.name, str(candidate), resource, time] for resource, time in spent.items()]
+    return pd.DataFrame(rows, columns=["group", "candidate", "resource", "latency_ms"])
 
 
 def measured_table(

@@ -105,6 +105,10 @@ def test_a_pick_is_a_row_of_the_front_with_what_was_asked(cli, run):
     assert picked.pop("asked") == {"maximum": {"latency_ms": 1.0}, "minimum": {"accuracy": 0.5}, "minimize": None}
     rows = front_of(run).set_index("config_id")
     row = rows.loc[picked.pop("config_id")]
+    for column in ("latency_ms_predicted", "energy_mj_predicted"):
+        if column in row.index:  # the profile states a factor of 3
+            assert picked.pop(f"{column}_low") == pytest.approx(row[column] / 3)
+            assert picked.pop(f"{column}_high") == pytest.approx(row[column] * 3)
     assert picked == row.to_dict()
 
 

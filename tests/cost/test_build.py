@@ -70,8 +70,8 @@ def test_an_operator_that_the_device_lacks_is_named() -> None:
     layer = Layer("attn.qk", "matmul", "q", "s", (4, 8), (4, 4), 128, second_input="k", second_shape=(8, 4))
     graph = LayerGraph((layer,), (), tie((layer,)))
     message = (
-        r"expected operators that gap9_ne16 supports \(conv, pointwise, depthwise, linear\), got matmul at attn.qk; "
-        "add a rate for it to the profile or choose another device"
+        r"expected operators that gap9_ne16 supports \(conv, pointwise, depthwise, grouped, linear\), got matmul at "
+        "attn.qk; add a rate for it to the profile or choose another device"
     )
     with pytest.raises(InputError, match=message):
         cost_table(graph, GAP9, [P("W8A8")], metrics=["latency_ms"])

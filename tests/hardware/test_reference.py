@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 from hwdse.hardware import profile_paths
+from hwdse.hardware.rate import Rate
 from hwdse.hardware.reference import reference
-from hwdse.hardware.schema import Calibration, Memory, NodeTime, ProfileFile, Rate
+from hwdse.hardware.schema import Calibration, Memory, NodeTime, ProfileFile
 
 FOLDER = Path(__file__).parents[2] / "hardware_profiles"
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,7 +21,9 @@ from hwdse.hardware.measure.fit import Line, RateFit, fit_line, fit_rates, in_wo
 from hwdse.hardware.measure.machine import Machine
 from hwdse.hardware.measure.subject import LayerShape
 from hwdse.hardware.measure.table import Measurement
-from hwdse.hardware.schema import OP_CLASSES, SCHEMA_VERSION
+from hwdse.hardware.rate import OP_CLASSES
+from hwdse.hardware.schema import SCHEMA_VERSION
+from hwdse.hardware.toml_text import keys_text
 
 __all__ = ["Content", "Factors", "is_container", "latencies_us", "lines", "write_profile"]
 
@@ -40,6 +40,8 @@ CHAINS = {
 BOUNDARIES = frozenset(name for chain in CHAINS.values() for name in chain)
 WHOLE = "whole_networks"
 JUDGED = "judged"
+WHOLE_NETWORKS = {"uncalibrated": (1.12, 1.2, 1.5), "calibrated": (1.05, 1.1, 1.3)}
+"""Factors that whole networks are within: seen elsewhere, claimed, at the worst."""
 CORE_MW = (1500.0, 5000.0, 20000.0)
 """Power of a busy core: least, plausible and most, from a server's share of its package to a desktop's."""
 
@@ -203,7 +205,7 @@ class _Draft:
     def toml(self) -> str:
         """Return the profile as TOML."""
         sections = [self._head(), self._scheme(), *self._rates(), *self._memories(), self._overhead()]
-        sections += [*self._conversions(), *self._nodes(), *self._power(), *self._calibration()]
+        sections += [*self._conversions(), *self._nodes(), *self._power(), *self._calibration(), self._accuracy()]
         return "\n".join(sections)
 
     def _head(self) -> str:
@@ -238,13 +240,13 @@ class _Draft:
             sources[JUDGED] = "a judgement, as the machine has no energy counters; energies are an order of magnitude"
         if self._caches() or self.content.machine.memory_kib:
             sources["system"] = f"what the operating system says of {machine.cpu}"
-        return _keys(values) + "\n[sources]\n" + _keys(sources)
+        return keys_text(values) + "\n[sources]\n" + keys_text(sources)
 
     def _scheme(self) -> str:
         scheme = dict(self.content.scheme)
         if self.content.block_size:
             scheme |= {"weight_granularity": "per_block", "block_size": self.content.block_size}
-        return "[scheme]\n" + _keys(scheme)
+        return "[scheme]\n" + keys_text(scheme)
 
     def _rates(self) -> list[str]:
         """Return one rate per precision and class; those of the container again for what it emulates."""
@@ -266,7 +268,7 @@ class _Draft:
                 }
                 if offered != precision:
                     keys["container"] = "int8"
-                sections.append("[[rates]]\n" + _keys(keys))
+                sections.append("[[rates]]\n" + keys_text(keys))
         return sections
 
     def _caches(self) -> list[dict[str, object]]:
@@ -279,7 +281,7 @@ class _Draft:
             levels.append({"name": "RAM", "holds": ["weights", "activations"], "kib": self.content.machine.memory_kib})
         return [
             "[[memories]]\n"
-            + _keys(
+            + keys_text(
                 {
                     "name": level["name"],
                     "holds": level["holds"],
@@ -295,7 +297,7 @@ class _Draft:
             "us_per_layer": self._figure(self.fit.us_per_layer, note="of shapes that are not in the table"),
             "us_per_inference": self._figure(call, note="an empty call"),
         }
-        return "[overhead]\n" + _keys(keys)
+        return "[overhead]\n" + keys_text(keys)
 
     def _conversions(self) -> list[str]:
         """Return the changes of format as chains of boundary operators, where all of a chain were measured."""
@@ -309,13 +311,13 @@ class _Draft:
                 continue
             line = sum((by_name[name] for name in chain), Line(0.0, 0.0, 0.0))
             head = {"from": source, "to": target, "op_classes": classes}
-            sections.append("[[conversions]]\n" + _keys(head | self._line(line, " + ".join(chain))))
+            sections.append("[[conversions]]\n" + keys_text(head | self._line(line, " + ".join(chain))))
         return sections
 
     def _nodes(self) -> list[str]:
         stored = {precision.activations.name for _, precision in self.times}
         return [
-            "[[nodes]]\n" + _keys({"operator": name, "activations": activations} | self._line(line))
+            "[[nodes]]\n" + keys_text({"operator": name, "activations": activations} | self._line(line))
             for (name, activations), line in lines(self.rows).items()
             if name not in BOUNDARIES and activations in stored
         ]
@@ -335,10 +337,10 @@ class _Draft:
             low, value, high = (self.rows[0].threads * one for one in CORE_MW)
             figure: dict[str, object] = {"value": value, "kind": "estimate", "source": JUDGED, "low": low, "high": high}
             return [
-                "[power]\n" + _keys({"active_mw": figure | {"note": "busy cores of laptops, desktops and servers"}})
+                "[power]\n" + keys_text({"active_mw": figure | {"note": "busy cores of laptops, desktops and servers"}})
             ]
         figure = self._figure(self.content.active_mw, note="mean of all packages while layers were measured")
-        return ["[power]\n" + _keys({"active_mw": figure})]
+        return ["[power]\n" + keys_text({"active_mw": figure})]
 
     def _fit_words(self) -> tuple[str, ...]:
         factors = self.content.calibration
@@ -352,21 +354,26 @@ class _Draft:
             key: {"value": round(value, 6), "kind": "derived", "source": WHOLE, "note": factors.words}
             for key, value in factors.values.items()
         }
-        return ["[calibration]\n" + _keys(figures)]
+        return ["[calibration]\n" + keys_text(figures)]
+
+    def _accuracy(self) -> str:
+        """Return how far latencies of whole networks may be off: what they were elsewhere, as none is known here."""
+        word = "uncalibrated" if self.content.calibration is None else "calibrated"
+        low, value, high = WHOLE_NETWORKS[word]
+        note = f"nine of ten {word} predictions for four networks on a Zen 4 core were within {low:.3g}"
+        common = {"kind": "estimate", "source": self.source}
+        figures = {"latency_factor": {"value": value, "low": low, "high": high, **common, "note": note}}
+        if self.content.active_mw is None:
+            power = max(CORE_MW[1] / CORE_MW[0], CORE_MW[2] / CORE_MW[1])
+            note = "the latency's times that of a power that is a judgement"
+            figures["energy_factor"] = {
+                "value": power * value,
+                "low": power,
+                "high": power * high,
+                **common,
+                "note": note,
+            }
+        return "[accuracy]\n" + keys_text({"basis": "analogy", **figures})
 
     def _figure(self, value: float, *, note: str) -> dict[str, object]:
         return {"value": float(f"{value:.5g}"), "kind": "measured", "source": self.source, "note": note}
-
-
-def _keys(values: Mapping[str, object]) -> str:
-    """Return keys with their values as lines of TOML."""
-    return "".join(f"{key} = {_value(value)}\n" for key, value in values.items())
-
-
-def _value(value: Any) -> str:
-    """Return a value as TOML; texts of JSON are texts of TOML."""
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{key} = {_value(part)}" for key, part in value.items()) + " }"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_value, value)) + "]"
-    return json.dumps(value, ensure_ascii=False)

@@ -20,7 +20,7 @@ from hwdse.hardware.lut import ShapeKey
 from hwdse.hardware.measure.machine import Machine
 from hwdse.hardware.measure.subject import LayerShape, Subject
 from hwdse.hardware.quantity import Section, Text
-from hwdse.hardware.schema import ActivationName, FormatName
+from hwdse.hardware.rate import ActivationName, FormatName
 
 __all__ = ["COLUMNS", "Measurement", "Record", "locked"]
 

@@ -10,7 +10,7 @@ from hwdse.graph import Layer
 from hwdse.hardware.lut import ShapeKey
 from hwdse.hardware.measure.grid import standard_grid
 from hwdse.hardware.measure.subject import LayerShape
-from hwdse.hardware.schema import OP_CLASSES
+from hwdse.hardware.rate import OP_CLASSES
 
 
 @given(size=st.integers(1, 40), kernel=st.integers(1, 7), stride=st.integers(1, 4), padding=st.integers(0, 3))
