@@ -74,7 +74,7 @@ def compare(
         for table in (overview, choice.table(), binding_table(tables, bindings), *ranked, *fleet_tables(fleet)):
             CONSOLE.print(table)
         CONSOLE.print(f"figures: {folder / 'compare-*'}", markup=False, soft_wrap=True)
-    if not choice.rows:
+    if not choice.rows and (maximum or minimum):
         if not as_json:
             fail(f"no device of {', '.join(tables.results)} meets the limits: {choice.limits}")
         raise typer.Exit(INFEASIBLE)
