@@ -17,7 +17,7 @@ from hwdse.hardware.schema import Conversion, Memory, NodeTime, ProfileFile, Til
 
 __all__ = ["CALIBRATED_CLASSES", "HardwareProfile"]
 
-BEYOND = 3.0
+BEYOND = 5.0
 """How many times smaller or larger than the networks it was found from a network may be for a claim to hold."""
 
 CALIBRATED_CLASSES: Mapping[str, str] = {
@@ -112,7 +112,7 @@ class HardwareProfile:
     def claims_for(self, macs: int) -> bool:
         """Return whether the claim of accuracy is about networks of ``macs`` MACs.
 
-        True from a third of the smallest network that it was found from to three times the largest, and where the
+        True from a fifth of the smallest network that it was found from to five times the largest, and where the
         claim names none.
         """
         accuracy = self.spec.accuracy
