@@ -53,6 +53,8 @@ def compare(
             draw_fleet(fleet),
         ]
         folder = out or run / "figures"
+        for stale in sorted(folder.glob("compare-*")) if folder.is_dir() else ():
+            stale.unlink()  # of chips or limits that were asked for before
         paths = [path for drawing in drawings for path in save(drawing, folder)]
     captions = [f"# Devices of {tables.name} compared", *(f"**{d.name}.** {d.caption}" for d in drawings)]
     paths.append(write_text(folder / "compare-captions.md", "\n\n".join([*captions, ""])))

@@ -20,6 +20,9 @@ __all__ = ["CALIBRATED_CLASSES", "HardwareProfile"]
 BEYOND = 5.0
 """How many times smaller or larger than the networks it was found from a network may be for a claim to hold."""
 
+UNCHECKED = 1.5
+"""Factor by which the speed of a precision may be off that has neither published figures nor an interval."""
+
 CALIBRATED_CLASSES: Mapping[str, str] = {
     "pointwise": "pointwise",
     "depthwise": "depthwise",
@@ -121,10 +124,11 @@ class HardwareProfile:
         low, high = accuracy.smallest_mmacs.value / BEYOND, accuracy.largest_mmacs.value * BEYOND
         return low <= macs * 1e-6 <= high
 
-    def uncertainty(self, column: str) -> float | None:
+    def uncertainty(self, column: str, candidates: Iterable[Precision] = ()) -> float | None:
         """Return the factor that 90 % of figures lie within, by cost column; ``None`` where the profile has none.
 
         Latency and energy are uncertain, in one direction for all configurations of a network; the rest is counted.
+        Where one of ``candidates`` was not held against published figures, the factor is wider by that of its rate.
         """
         accuracy = self.spec.accuracy
         found = None
@@ -132,7 +136,25 @@ class HardwareProfile:
             found = accuracy.latency_factor
         if accuracy is not None and column.startswith("energy"):
             found = accuracy.energy_factor
-        return found.value if found is not None else None
+        return found.value * self._widening(candidates) if found is not None else None
+
+    def unchecked(self, candidates: Iterable[Precision]) -> tuple[Precision, ...]:
+        """Return those of ``candidates`` that the claim of accuracy has no figures of, though it names its precisions.
+
+        What runs in the container of a precision that it has figures of is as good as that.
+        """
+        accuracy = self.spec.accuracy
+        if accuracy is None or not accuracy.precisions:
+            return ()
+        stored = {rate.precision: rate.stored for rate in self.rates}
+        return tuple(c for c in candidates if c in stored and str(stored[c]) not in accuracy.precisions)
+
+    def _widening(self, candidates: Iterable[Precision]) -> float:
+        """Return by how much the rates of precisions that no figure was published of may be off."""
+        others = set(self.unchecked(candidates))
+        speeds = [rate.gmac_per_s or rate.macs_per_cycle for rate in self.rates if rate.precision in others]
+        ratios = [max((q.high or 0) / q.value, q.value / q.low) if q and q.low else UNCHECKED for q in speeds]
+        return max([1.0, *ratios])
 
     @cached_property
     def rates(self) -> tuple[Rate, ...]:

@@ -282,6 +282,8 @@ class Calibration(Section):
 class Accuracy(Section):
     """How far the predictions for whole networks may be off, and what says so."""
 
+    LATER: ClassVar[frozenset[str]] = frozenset({"precisions"})
+
     basis: Literal["leave_one_network_out", "fitted", "unfitted", "analogy"] = Field(
         description="`leave_one_network_out`: published figures of networks that the fit did not see; `fitted`: "
         "published figures that the fit saw; `unfitted`: published figures, too few to fit to; `analogy`: no figures, "
@@ -293,6 +295,9 @@ class Accuracy(Section):
     energy_factor: Factor | None = Field(default=None, description="the same of energies")
     networks: Count | None = Field(default=None, description="networks that it was found from")
     rows: Count | None = Field(default=None, description="published latencies that it was found from")
+    precisions: Annotated[tuple[str, ...], Strict(False)] = Field(
+        default=(), description="precisions that these figures are of; the interval is wider for others"
+    )
     smallest_mmacs: Positive | None = Field(default=None, description="1e6 MACs of the smallest of the networks")
     largest_mmacs: Positive | None = Field(default=None, description="1e6 MACs of the largest of the networks")
     latency_error_percent: NonNegative | None = Field(

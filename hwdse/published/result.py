@@ -244,7 +244,7 @@ def _commonest(names: Sequence[str]) -> str:
 def _with(profile: HardwareProfile, *, source: str, **sections: Calibration | Accuracy) -> HardwareProfile:
     """Return the profile with other sections."""
     sources = dict(profile.spec.sources)
-    sources.setdefault(source, f"published figures, see {profile.name}_published.csv")
+    sources.setdefault(source, f"published figures of whole networks on {profile.title}")
     return HardwareProfile(profile.spec.model_copy(update={**sections, "sources": sources}), profile.table)
 
 
@@ -282,9 +282,11 @@ def _accuracy(validation: Validation, source: str, *, basis: str = "fitted") -> 
     if np.isfinite(found.spearman):
         figures["latency_spearman"] = round(found.spearman, 3)
     if energy is not None:
-        figures["energy_factor"] = max(least, round(energy.factor + 5e-4, 3))
+        least_energy = UNFITTED if energy.rows < FEWEST_NETWORKS else least
+        figures["energy_factor"] = max(least_energy, round(energy.factor + 5e-4, 3))
         figures["energy_error_percent"] = round(100 * energy.median_error, 2)
     if left_out is not None:
         basis = "leave_one_network_out"
+    found_precisions = sorted({text for row in validation.terms.rows for text in row.precision.split()})
     stated = {key: {"value": value, "kind": Kind.DERIVED, "source": source} for key, value in figures.items()}
-    return Accuracy.model_validate({"basis": basis, **stated})
+    return Accuracy.model_validate({"basis": basis, "precisions": found_precisions, **stated})

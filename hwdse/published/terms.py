@@ -145,16 +145,17 @@ def terms_of(
     Raises
     ------
     InputError
-        If no row is predicted.
+        If no row is predicted, or a network is not known.
     """
     calibration = profile.spec.calibration
     own = Calibration.model_validate({key: getattr(calibration, key, None) for key in MEASURED_FACTORS})
     bare = HardwareProfile(profile.spec.model_copy(update={"calibration": own}), profile.table)
+    graphs = {row.network: graph_of(row.network) for row in rows}  # a network that is not known is an error
     found: list[_RowTerms] = []
     failed: list[Unpriceable] = []
     for row in rows:
         try:
-            found.append(_row_terms(bare, row, graph_of(row.network)))
+            found.append(_row_terms(bare, row, graphs[row.network]))
         except InputError as error:
             failed.append(Unpriceable(row, str(error)))
     if not found:

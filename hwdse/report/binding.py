@@ -19,14 +19,18 @@ from hwdse.report.terminal import new_table
 __all__ = ["Binding", "binding_of", "binding_table", "draw_binding"]
 
 FULL = 0.9
+LATENCY = "latency_ms_predicted"
+BESIDE = "beside"
+LEAST_SHARE = 1e-6
 NOT_RECORDED = "not recorded; explore again"
 NAMES = {
     "compute": "compute",
     "overhead": "overhead per layer",
     "table": "measured table, not divided",
+    "beside": "per inference and between layers",
 }
 MEMORIES = {"activation_kib": "activations", "memory_kib": "weights and activations", "size_kib": "weights"}
-COLOURS = {"compute": "#0072B2", "overhead": "#BBBBBB", "table": "#000000"}
+COLOURS = {"compute": "#0072B2", "overhead": "#BBBBBB", "table": "#000000", "beside": "#777777"}
 LEVELS = ("#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D", "#8C6D31")
 
 
@@ -82,11 +86,12 @@ def binding_of(tables: RunTables, device: DeviceTables, row: pd.Series) -> Bindi
     """
     limits = {column: limit for column, limit in device.limits.items() if column in row.index}
     fullness = {column: (float(row[column]), float(limit)) for column, limit in limits.items()}
-    return Binding(device.device, str(row["config_id"]), _shares(tables, device, str(row["bits"])), fullness)
+    latency = float(row[LATENCY]) if LATENCY in row.index else None
+    return Binding(device.device, str(row["config_id"]), _shares(tables, device, str(row["bits"]), latency), fullness)
 
 
-def _shares(tables: RunTables, device: DeviceTables, bits: str) -> dict[str, float] | None:
-    """Return the share of the latency by resource, largest first."""
+def _shares(tables: RunTables, device: DeviceTables, bits: str, latency_ms: float | None) -> dict[str, float] | None:
+    """Return the share of the latency by resource, largest first; what no layer takes is a resource of its own."""
     if device.resources is None:
         return None
     chosen = dict(zip(tables.layers["group"], bits.split(), strict=True))
@@ -98,6 +103,9 @@ def _shares(tables: RunTables, device: DeviceTables, bits: str) -> dict[str, flo
             f"for {missing[0]}; explore again"
         )
     sums = device.resources[keys.isin(list(chosen.items()))].groupby("resource")["latency_ms"].sum()
+    beside = latency_ms - float(sums.sum()) if latency_ms is not None else 0.0
+    if latency_ms is not None and beside > LEAST_SHARE * latency_ms:
+        sums = pd.concat([sums, pd.Series({BESIDE: beside})])
     shares = (sums / sums.sum() if sums.sum() > 0 else sums).sort_values(ascending=False, kind="stable")
     return {str(name): float(share) for name, share in shares.items() if share > 0}
 
@@ -113,7 +121,7 @@ def binding_table(tables: RunTables, found: Sequence[Binding]) -> Table:
     for each in found:
         table.add_row(each.device, each.config_id, _binding_words(each), _share_words(each), _memory_words(each))
     table.caption = (
-        "Shares of the predicted latency of all layers. A memory binds where it is more than 90 % full."
+        "Shares of the predicted latency. A memory binds where it is more than 90 % full."
         if found
         else "No device has a configuration to look at."
     )

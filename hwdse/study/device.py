@@ -199,7 +199,8 @@ class DeviceProblem:
         """
         if not self.profile.claims_for(self._macs):
             return {}
-        stated = {column: self.profile.uncertainty(column) for column in self.space.columns}
+        candidates = self.space.candidates
+        stated = {column: self.profile.uncertainty(column, candidates) for column in self.space.columns}
         return {column: factor for column, factor in stated.items() if factor is not None}
 
     @property
@@ -208,6 +209,11 @@ class DeviceProblem:
         claim = self.profile.accuracy_claim
         note = f"{self._table_note}; {claim}" if claim and self.profile.has_measured_table else self._table_note
         accuracy = self.profile.spec.accuracy
+        unchecked = self.profile.unchecked(self.space.candidates)
+        if accuracy is not None and unchecked:
+            wider = self.profile.uncertainty("latency_ms_predicted", unchecked)
+            names = ", ".join(map(str, unchecked))
+            note += f"; held against {', '.join(accuracy.precisions)} alone: a factor of {wider:.3g} with {names}"
         if accuracy is None or self.profile.claims_for(self._macs):
             return note
         assert accuracy.smallest_mmacs is not None

@@ -128,10 +128,12 @@ def _loss_by_harm(state: SchemeState, problems: list[DeviceProblem]) -> tuple[ND
     """Return measured harms, ascending, and the largest predicted loss at each, harm made to rise with it."""
     pairs = []
     for bits, result in state.measured.items():
-        known = next((found for problem in problems if (found := problem.known(bits)) is not None), None)
-        if known is not None:
-            pairs.append((float(known.metrics[problems[0].space.column(LOSS.name)]), result.drop.mean))
-    losses, drops = np.array(sorted(pairs)).T
+        for problem in problems:  # the first that can run it; devices have columns of their own
+            known = problem.known(bits)
+            if known is not None:
+                pairs.append((float(known.metrics[problem.space.column(LOSS.name)]), result.drop.mean))
+                break
+    losses, drops = np.array(sorted(pairs), dtype=np.float64).reshape(-1, 2).T
     harms, first_from_the_end = np.unique(rising(drops)[::-1], return_index=True)
     return harms, losses[::-1][first_from_the_end]
 

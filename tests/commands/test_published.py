@@ -146,7 +146,7 @@ def test_fit_to_rows_of_ones_own(cli, own_rows, tmp_path):
         names=["compute"],
     )  # fmt: skip
     assert facts["coefficients"] == pytest.approx(dict(expected.values))
-    assert 'Lab2024 = "published figures, see ' in out.read_text()
+    assert 'Lab2024 = "published figures of whole networks on ' in out.read_text()
     assert check(out) == ()
 
 

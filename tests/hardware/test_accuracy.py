@@ -103,3 +103,18 @@ def test_a_scaled_pair_of_equal_speed_was_not_measured() -> None:
 def test_contradictions_are_faults(sections: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         parse_profile(processor(**sections))
+
+
+def test_a_claim_is_wider_for_precisions_without_published_figures() -> None:
+    narrow = {"weights": "int4", "activations": "int8", "gmac_per_s": figure(100, low=50, high=150)}
+    bare = {"weights": "int2", "activations": "int8", "gmac_per_s": figure(100)}
+    contained = {"weights": "int3", "activations": "int8", "gmac_per_s": figure(100), "container": "int8"}
+    accuracy = claim(precisions=["W8A8"], energy_factor=figure(2))
+    profile = parse_profile(processor(rates=[*RATES, narrow, bare, contained], accuracy=accuracy))
+    parsed = {text: Precision.parse(text) for text in ("W8A8", "W4A8", "W2A8", "W3A8")}
+    factors = {text: profile.uncertainty("latency_ms_predicted", [parsed[text]]) for text in parsed}
+    assert factors == {"W8A8": 1.5, "W4A8": 3.0, "W2A8": 2.25, "W3A8": 1.5}
+    assert profile.uncertainty("energy_mj_predicted", parsed.values()) == 4.0
+    assert profile.unchecked(parsed.values()) == (parsed["W4A8"], parsed["W2A8"])
+    anything = parse_profile(processor(rates=[*RATES, narrow], accuracy=claim()))
+    assert anything.uncertainty("latency_ms_predicted", [parsed["W4A8"]]) == 1.5

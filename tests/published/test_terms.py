@@ -192,16 +192,17 @@ def test_rows_that_are_not_predicted_are_reported_with_a_reason() -> None:
     good = shipped_rows("stm32h7a3")[0]
     bad = {
         "W16A16": good.model_copy(update={"precision": "W16A16"}),
-        "resnet9": good.model_copy(update={"network": "resnet9"}),
         "got 3": good.model_copy(update={"precision": "W8A8 W8A8 W8A8"}),
     }
-    terms, failed = terms_of(profile, [bad["W16A16"], good, bad["resnet9"], bad["got 3"]], layer_graph)
+    terms, failed = terms_of(profile, [bad["W16A16"], good, bad["got 3"]], layer_graph)
     assert terms.rows == (good,)
     assert [one.row for one in failed] == list(bad.values())
     for one, word in zip(failed, bad, strict=True):
         assert one.reason.startswith("expected ")
         assert word in one.reason
     assert "stm32h7a3 supports" in failed[0].reason
+    with pytest.raises(InputError, match="expected a reference network, got 'resnet9'; did you mean resnet8"):
+        terms_of(profile, [good, good.model_copy(update={"network": "resnet9"})], layer_graph)
 
 
 def test_no_row_that_is_predicted_is_an_error() -> None:

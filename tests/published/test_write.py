@@ -74,7 +74,7 @@ def test_sections_are_replaced_and_not_doubled(name: str) -> None:
 def test_a_new_source_is_added_once(tmp_path: Path) -> None:
     profile = fitted("stm32h7a3", source="Lab2024")
     once = profile_text(profile, original("stm32h7a3"))
-    line = 'Lab2024 = "published figures, see stm32h7a3_published.csv"\n'
+    line = 'Lab2024 = "published figures of whole networks on STM32H7A3, Cortex-M7 at 280 MHz"\n'
     assert once.count(line) == 1
     assert without_sections(once).replace(line, "") == without_sections(original("stm32h7a3"))
     assert profile_text(profile, once) == once

@@ -96,6 +96,7 @@ def test_what_follows_from_the_rest_is_not_in_the_file(tmp_path):
         (gzip.compress(b"{}"), "ValidationError"),
         (gzip.compress(b'{"layers": [{"name": 3}], "tensors": [], "groups": []}'), "ValidationError"),
     ],
+    ids=["absent", "no gzip", "cut off", "no JSON", "nothing in it", "no graph"],  # gzip writes the time into its bytes
 )
 def test_a_damaged_file_gets_one_sentence(content, reason, tmp_path):
     path = tmp_path / "a.json.gz"

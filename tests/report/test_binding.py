@@ -114,3 +114,18 @@ def test_a_choice_that_is_missing_is_named(write_run):
 def test_a_limit_that_is_none_is_refused(write_run):
     with pytest.raises(RunFolderError, match=r"got a fault at limits\.mpic\.size_kib"):
         RunTables.load(write_run(extra={"limits": {"mpic": {"size_kib": 0.0}}}))
+
+
+def test_what_no_layer_takes_is_a_resource_of_its_own(write_run):
+    run = write_run()
+    record(run, "mpic")
+    path = run / "mpic" / "front.csv"
+    front = pd.read_csv(path, dtype=str)
+    layers = len(front["bits"][0].split())
+    own = layers * sum(LATENCY.values())
+    front["latency_ms_predicted"] = str(4 * own)  # three quarters are per inference and between layers
+    front.to_csv(path, index=False)
+    _, found = bound(run)
+    assert found.shares["beside"] == pytest.approx(0.75)
+    assert found.resource == "beside"
+    assert sum(found.shares.values()) == pytest.approx(1.0)

@@ -171,13 +171,15 @@ def test_an_empty_front_has_no_box(write_run):
 )
 def test_unusual_runs_are_compared_and_drawn(write_run, case, tmp_path):
     run = write_run(**case)
-    code = 0
-    try:
-        compare(run, devices=(), maximum=(), minimum=(), price=(), out=tmp_path / "figures", as_json=False)
-    except typer.Exit as stop:
-        code = stop.exit_code
+    compare(run, devices=(), maximum=(), minimum=(), price=(), out=tmp_path / "figures", as_json=False)
     tables = RunTables.load(run)
     choice = choose_devices(tables, Asked())
+    out = tmp_path / "limited"
+    try:
+        compare(run, devices=(), maximum=("size_kib=1e9",), minimum=(), price=(), out=out, as_json=False)
+        code = 0
+    except typer.Exit as stop:
+        code = stop.exit_code
     assert code == (0 if choice.rows else 3)
     captions = (tmp_path / "figures" / "compare-captions.md").read_text()
     assert "**compare-fleet.**" in captions

@@ -13,7 +13,7 @@ from scipy.optimize import isotonic_regression
 from hwdse.errors import InputError
 from hwdse.evaluate import Pool
 from hwdse.study.device import LOSS
-from hwdse.study.fleet import rising
+from hwdse.study.fleet import _loss_by_harm, rising
 
 DEVICES = ("mpic", "stm32h7a3")
 PRECISIONS = ("W2A8", "W4A4", "W4A8", "W8A8")
@@ -162,3 +162,21 @@ def test_fewer_than_no_levels_are_refused(start):
 def test_rising_is_isotonic_regression(values):
     expected = isotonic_regression(values).x if len(values) else values
     np.testing.assert_allclose(rising(values), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("devices", [("gap9_ne16", "stm32h7a3"), ("stm32h7a3", "gap9_ne16")])
+def test_devices_with_columns_of_their_own_read_their_own_loss(wide, tmp_path, devices):
+    """One scheme, but one of the two has a memory that holds both weights and activations, and so a further column."""
+    precisions = ("W2A8", "W4A8", "W8A8")
+    study = wide(out=tmp_path / devices[0], devices=devices, precisions=precisions)
+    columns = [study.problems[name].space.column(LOSS.name) for name in devices]
+    assert columns[0] != columns[1]
+    state = study.state(study.problems[devices[0]])
+    _, losses = _loss_by_harm(state, [study.problems[name] for name in devices])
+    predicted = {
+        float(problem.known(bits).metrics[problem.space.column(LOSS.name)])
+        for problem in study.problems.values()
+        for bits in state.measured
+        if problem.known(bits) is not None
+    }
+    assert set(losses) <= predicted
