@@ -19,7 +19,7 @@ from hwdse.report.tables import DeviceTables, RunTables
 from hwdse.report.terminal import pick_table
 from hwdse.report.write import write_report
 
-__all__ = ["INFEASIBLE", "default_picks", "limits_of", "pick", "report", "show_picks", "stop"]
+__all__ = ["INFEASIBLE", "default_picks", "limits_of", "named_number", "pick", "report", "show_picks", "stop"]
 
 INFEASIBLE = 3
 
@@ -101,15 +101,24 @@ def _picked(result: DeviceTables, row: Mapping[Any, Any]) -> dict[str, Any]:
     return {"device": result.device, **plain, **interval}
 
 
+def named_number(text: str) -> tuple[str, float]:
+    """Return the two sides of ``name=number``; NaN where there is no number.
+
+    >>> named_number("mpic=4.5")
+    ('mpic', 4.5)
+    """
+    name, _, number = text.partition("=")
+    try:
+        return name, float(number)
+    except ValueError:
+        return name, math.nan
+
+
 def limits_of(texts: Sequence[str]) -> dict[str, float]:
     """Return limits written as ``metric=number``."""
     limits: dict[str, float] = {}
     for text in texts:
-        name, _, number = text.partition("=")
-        try:
-            value = float(number)
-        except ValueError:
-            value = math.nan
+        name, value = named_number(text)
         if not name or not math.isfinite(value):
             raise InputError(f"expected a limit as metric=number, such as latency_ms=33, got {text!r}; correct it")
         if name in limits:

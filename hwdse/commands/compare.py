@@ -9,7 +9,7 @@ from pathlib import Path
 
 import typer
 
-from hwdse.commands.answer import INFEASIBLE, limits_of
+from hwdse.commands.answer import INFEASIBLE, limits_of, named_number
 from hwdse.commands.screen import CONSOLE, fail, print_json
 from hwdse.errors import InputError
 from hwdse.files import write_text
@@ -93,11 +93,7 @@ def _prices(texts: Sequence[str]) -> dict[str, float]:
     """Return prices written as ``device=USD``."""
     prices: dict[str, float] = {}
     for text in texts:
-        name, _, number = text.partition("=")
-        try:
-            value = float(number)
-        except ValueError:
-            value = -inf
+        name, value = named_number(text)
         if not name or not 0 <= value < inf:
             raise InputError(f"expected a price as device=USD, such as mpic=4.50, got {text!r}; correct it")
         if name in prices:

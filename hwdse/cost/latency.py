@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
+from functools import cache
 from math import prod
 
 import numpy as np
@@ -32,10 +33,15 @@ __all__ = [
     "overhead_ms",
     "padded_macs",
     "provenance",
+    "spent_ms",
     "spilled_ms",
     "table_entry",
     "traffic_ms",
 ]
+
+
+COMPUTE, OVERHEAD, TABLE = "compute", "overhead", "table"
+"""What a layer's latency is spent on, beside the names of memory levels."""
 
 
 class Origin(StrEnum):
@@ -121,13 +127,26 @@ def lone_layer_ms(layer: Layer, precision: Precision, profile: HardwareProfile) 
     InputError
         If the device does not run the layer at this precision.
     """
+    return sum(spent_ms(layer, precision, profile).values())
+
+
+def spent_ms(layer: Layer, precision: Precision, profile: HardwareProfile) -> dict[str, float]:
+    """Return the latency of a layer alone by what bounds it: a table entry, or MACs or the slowest level; overhead.
+
+    Raises
+    ------
+    InputError
+        If the device does not run the layer at this precision.
+    """
     rate = profile.rate(layer, precision)
     if rate is None:
         raise InputError(f"expected a precision that {profile.name} supports for {layer.name}, got {precision}")
     entry = table_entry(layer, precision, profile)
     if entry is not None:
-        return entry.latency_ms + (overhead_ms(profile) if entry.scope == "kernel" else 0.0)
-    return max(compute_ms(layer, rate, profile), memory_ms(layer, rate, profile)) + overhead_ms(profile)
+        return {TABLE: entry.latency_ms, OVERHEAD: overhead_ms(profile) if entry.scope == "kernel" else 0.0}
+    bounds = {COMPUTE: compute_ms(layer, rate, profile), **traffic_ms(layer, rate, profile)}
+    slowest = max(bounds, key=bounds.__getitem__)
+    return {slowest: bounds[slowest], OVERHEAD: overhead_ms(profile)}
 
 
 def provenance(graph: LayerGraph, profile: HardwareProfile, candidates: Sequence[Precision]) -> NDArray[np.str_]:
@@ -186,10 +205,11 @@ def spilled_ms(graph: LayerGraph, profile: HardwareProfile, candidates: Sequence
     """Return ``(layers, candidates)``: the time of weights that no level has room for; 0 where not supported."""
     values = np.zeros((len(graph.layers), len(candidates)))
     if any(memory.spill_gb_per_s is not None for memory in profile.memories):
+        by_format = cache(lambda stored: spill_ms(graph, stored, profile))
         for c, candidate in enumerate(candidates):
             for i, layer in enumerate(graph.layers):
                 if (rate := profile.rate(layer, candidate)) is not None:
-                    values[i, c] = spill_ms(graph, rate.stored, profile)[i]
+                    values[i, c] = by_format(rate.stored)[i]
     return values
 
 

@@ -18,11 +18,7 @@ __all__ = ["switch_costs_ms", "switch_ms"]
 def switch_ms(elements: int, profile: HardwareProfile) -> float:
     """Return the time to convert a tensor of ``elements`` values to another activation format."""
     switch = profile.spec.switch
-    if switch is None:
-        return 0.0
-    fixed = switch.us.value if switch.us is not None else 0.0
-    slope = switch.us_per_melement.value if switch.us_per_melement is not None else 0.0
-    return (fixed + slope * elements * 1e-6) * 1e-3
+    return switch.time_us(elements) * 1e-3 if switch is not None else 0.0
 
 
 def switch_costs_ms(

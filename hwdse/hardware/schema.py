@@ -162,6 +162,10 @@ class Switch(Section):
     us: NonNegative | None = Field(default=None, description="microseconds per switch")
     us_per_melement: NonNegative | None = Field(default=None, description="microseconds per 1e6 elements of the tensor")
 
+    def time_us(self, elements: int) -> float:
+        """Return the microseconds that a tensor of ``elements`` values takes."""
+        return _time_us(self.us, self.us_per_melement, elements)
+
 
 class Conversion(Section):
     """Time to turn a tensor from one activation format into another, between whatever writes and whatever reads it."""
