@@ -97,10 +97,11 @@ class ObjectivesSection(_Section):
 
 
 class QuantizeSection(_Section):
-    """How ranges are found."""
+    """How ranges and weights are found."""
 
     weight_ranges: str = "minmax"
     activation_ranges: str = "mse"
+    weight_rounding: Literal["nearest", "gram"] = "nearest"
 
     @field_validator("weight_ranges", "activation_ranges")
     @classmethod

@@ -21,6 +21,7 @@ def test_what_is_not_said_is_filled_in():
     assert experiment.budget.seconds is None
     assert experiment.pick.max_drop == 0.01
     assert (experiment.quantize.weight_ranges, experiment.quantize.activation_ranges) == ("minmax", "mse")
+    assert experiment.quantize.weight_rounding == "nearest"
 
 
 def test_all_faults_are_listed(tmp_path):

@@ -29,7 +29,7 @@ from hwdse.errors import InputError
 from hwdse.formats import Precision
 from hwdse.graph import TiedGroup
 from hwdse.quantize.network import QuantizedNetwork
-from hwdse.quantize.program import Environment, Program, Step
+from hwdse.quantize.program import Environment, Program, Step, reads
 from hwdse.quantize.quantizer import Quantizer
 
 __all__ = ["predict_sensitivity"]
@@ -188,7 +188,7 @@ class _Readers:
         return cls(program, steps, places, seconds, stored)
 
     def of_weight(self, position: int, weight: torch.Tensor) -> Iterator[_Change]:
-        """Yield the changes of values of the samples that a rounded ``weight`` makes, directly or through views."""
+        """Yield the changes of values that another ``weight`` or bias makes, directly or through views."""
         flow = self.program.captured.flow
         for user in flow.nodes[position].users:
             step = self.steps.get(user)
@@ -258,8 +258,8 @@ def _second_change(
 
 
 def _response(program: Program, step: Step, position: int, weight: torch.Tensor, values: Environment) -> torch.Tensor:
-    """Return what changes of a step's result where it reads another ``weight``."""
-    if operator_name(step.function) in CONVOLUTIONS | LINEARS:
+    """Return what changes of a step's result where it reads another ``weight`` or bias."""
+    if operator_name(step.function) in CONVOLUTIONS | LINEARS and not reads(step.arguments[2:], position):
         # Linear in its weight: the result of the weight's change, without the bias.
         keywords = {name: value for name, value in step.keywords.items() if name != "bias"}
         bare = replace(step, arguments=(*step.arguments[:2], None, *step.arguments[3:]), keywords=keywords)
@@ -299,7 +299,7 @@ class _Roundings:
             setting = network.setting(dict.fromkeys(group.layers, candidate))
             made: dict[Hashable, Callable[[], Iterator[_Change]]] = {
                 (position, candidate.weights): partial(readers.of_weight, position, weight)
-                for position, weight in setting.weights.items()
+                for position, weight in setting.constants.items()
             }
             for point, quantizer in setting.quantizers.items():
                 earlier = setting.quantizers.get(readers.stored.get(point, ""))

@@ -245,7 +245,7 @@ def trials(network: QuantizedNetwork, candidates: Sequence[Precision], *, part: 
 
 def _trial(network: QuantizedNetwork, g: int, group: TiedGroup, precision: Precision, columns: list[int]) -> Trial:
     setting = network.setting(dict.fromkeys(group.layers, precision))
-    return Trial(g, columns, setting, network.program.first_change(setting.weights, setting.quantizers))
+    return Trial(g, columns, setting, network.program.first_change(setting.constants, setting.quantizers))
 
 
 def trial_outputs(program: Program, batch: Any, plan: Sequence[Trial]) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -257,7 +257,7 @@ def trial_outputs(program: Program, batch: Any, plan: Sequence[Trial]) -> tuple[
         program.advance(full, {}, first=done, last=trial.first)
         done = trial.first
         values = _copy(program, full)
-        for position, weight in trial.setting.weights.items():
+        for position, weight in trial.setting.constants.items():
             values[position] = weight
         if trial.first == 0:
             program.quantize_inputs(values, trial.setting.quantizers)

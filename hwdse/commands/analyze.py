@@ -79,7 +79,9 @@ def analyze(path: Path, out: Path, *, as_json: bool) -> None:
         for scheme, candidates in _schemes(profiles, question).items():
             analyses.append(
                 _SchemeAnalysis.of(
-                    QuantizedNetwork(program, scheme=scheme, streams=streams, recipe=question.recipe),
+                    QuantizedNetwork(
+                        program, scheme=scheme, streams=streams, recipe=question.recipe, batches=inputs.calibration
+                    ),
                     inputs.calibration,
                     candidates,
                     units=analyses[0].predictor.operands if analyses else None,

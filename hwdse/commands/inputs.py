@@ -52,7 +52,7 @@ def question_of(experiment: Experiment, *, seed: int | None = None) -> Question:
         (*experiment.objectives.maximize, *experiment.objectives.minimize),
         precisions=experiment.space.precisions,
         fixed=experiment.space.fixed,
-        recipe=Recipe(experiment.quantize.weight_ranges, experiment.quantize.activation_ranges),
+        recipe=Recipe(**experiment.quantize.model_dump()),
         seed=experiment.seed if seed is None else seed,
         loss=experiment.search.loss,
     )

@@ -67,7 +67,7 @@ class Deployment:
         network.check(config.precisions)
         predicted = predicted_metrics(graph, profile, config)
         model = explicit_model(
-            Translation.of(network.program),
+            Translation.of(network.program.with_constants(network.configure(config).biases)),
             network,
             config,
             stored_bits={layer.name: _stored_bits(layer, profile, config) for layer in graph.layers},

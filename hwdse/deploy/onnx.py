@@ -83,7 +83,7 @@ def explicit_model(
     Parameters
     ----------
     translation
-        Of the network's program.
+        Of the network's program, with the biases of ``config`` where its weights were reconstructed.
     network
         Calibrated, under the scheme of the device.
     config
@@ -98,7 +98,9 @@ def explicit_model(
     InputError
         If the graph cannot hold a precision (the layer is named).
     """
-    if translation.program is not network.program:
+    program = network.program.with_constants(network.configure(config).biases)
+    own = zip(translation.program.constants, program.constants, strict=False)
+    if translation.program.steps is not program.steps or any(given is not needed for given, needed in own):
         raise InputError("expected the translation of this network's program, got another one; translate it again")
     writer = _Writer(translation, network, config, dict(stored_bits or {}))
     for node in translation.model.graph.node:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +45,14 @@ class DeployedNetwork(QuantizedNetwork):
     """
 
     def __init__(self, network: QuantizedNetwork, model: bytes | Path, *, threads: int = 1) -> None:
-        super().__init__(network.program, scheme=network.scheme, streams=network.all_streams, recipe=network.recipe)
+        super().__init__(
+            network.program,
+            scheme=network.scheme,
+            streams=network.all_streams,
+            recipe=network.recipe,
+            batches=network.batches,
+        )
+        self._rebuilt = network._rebuilt
         self.session = open_session(model, threads=threads)
 
     def forward(self, batch: Any, setting: Setting) -> Any:
@@ -158,7 +165,7 @@ def _codes(tensor: Rounded, values: torch.Tensor) -> Array:
 
 def _watched(setting: Setting, seen: dict[str, torch.Tensor]) -> Setting:
     """Return ``setting`` with quantizers that keep a copy of what they round to in ``seen``."""
-    return Setting(setting.weights, {name: _Watched(name, q, seen) for name, q in setting.quantizers.items()})
+    return replace(setting, quantizers={name: _Watched(name, q, seen) for name, q in setting.quantizers.items()})
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,13 +12,25 @@ from torch import fx
 from hwdse.calibrate import Boxes, Stream, calibrator
 from hwdse.capture import Capture
 from hwdse.errors import InputError
-from hwdse.formats import FP32, NumberFormat, Precision, Scheme
+from hwdse.formats import FP32, NumberFormat, Precision, Scheme, parse
 from hwdse.graph import BitConfig, Layer
+from hwdse.progress import SILENT, Progress
+from hwdse.quantize.gram import Rebuilt, rebuild, rebuildable
 from hwdse.quantize.program import IMAGES, Program
 from hwdse.quantize.quantizer import Quantizer, activation_quantizer
 from hwdse.quantize.weights import QuantizedWeight, quantize_weight
 
 __all__ = ["QuantizedNetwork", "Recipe", "Setting", "observe"]
+
+
+ROUNDINGS = ("nearest", "gram")
+"""Ways to round weights."""
+
+_MOST_BITS = 8
+"""Formats of more bits are rounded to nearest: their errors are small beside those of 8-bit activations."""
+
+_PATH = parse("int8")
+"""Format of activations on the way to a layer whose weights are reconstructed."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +40,29 @@ class Recipe:
     Attributes
     ----------
     weight_ranges, activation_ranges
-        Names of calibrators. Weights are rounded to nearest.
+        Names of calibrators.
+    weight_rounding
+        ``nearest``; or ``gram``: weights of at most 8 bits that one layer alone reads, and that layer's bias, are those
+        that keep its output on the calibration data, see :mod:`hwdse.quantize.gram`.
+
+    Raises
+    ------
+    InputError
+        If the rounding is unknown.
     """
 
     weight_ranges: str = "minmax"
     activation_ranges: str = "mse"
+    weight_rounding: str = "nearest"
+
+    def __post_init__(self) -> None:
+        if self.weight_rounding not in ROUNDINGS:
+            raise InputError(f"expected a weight rounding of {', '.join(ROUNDINGS)}, got {self.weight_rounding!r}")
+
+    @property
+    def needs_data(self) -> bool:
+        """True if weights are found from calibration data."""
+        return self.weight_rounding != "nearest"
 
     @property
     def key(self) -> str:
@@ -41,15 +71,21 @@ class Recipe:
         >>> Recipe().key
         'nearest.w-minmax.a-mse'
         """
-        return f"nearest.w-{self.weight_ranges}.a-{self.activation_ranges}"
+        return f"{self.weight_rounding}.w-{self.weight_ranges}.a-{self.activation_ranges}"
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a configuration puts into a program: weights by position, quantizers by point."""
+    """What a configuration puts into a program: weights and biases by position, quantizers by point."""
 
     weights: Mapping[int, torch.Tensor] = field(default_factory=dict)
     quantizers: Mapping[str, Quantizer] = field(default_factory=dict)
+    biases: Mapping[int, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def constants(self) -> dict[int, torch.Tensor]:
+        """Weights and biases by position."""
+        return {**self.weights, **self.biases}
 
 
 class _Observer:
@@ -155,16 +191,25 @@ class QuantizedNetwork:
         What every point of ``program`` holds, from :func:`observe`. The attribute of that name leaves out what no layer
         reads, ``all_streams`` does not.
     recipe
-        How ranges are found.
+        How ranges and weights are found.
+    batches
+        Calibration data, which a recipe that reconstructs weights needs again for every format.
 
     Raises
     ------
     InputError
-        If the scheme has quantized outputs and the program was compiled without them.
+        If the scheme has quantized outputs and the program was compiled without them, or the recipe reconstructs
+        weights and there are no batches.
     """
 
     def __init__(
-        self, program: Program, *, scheme: Scheme, streams: Mapping[str, Stream], recipe: Recipe | None = None
+        self,
+        program: Program,
+        *,
+        scheme: Scheme,
+        streams: Mapping[str, Stream],
+        recipe: Recipe | None = None,
+        batches: Sequence[Any] = (),
     ) -> None:
         convolutions = any(site.is_convolution for site in program.captured.sites.values())
         if scheme.quantized_outputs and convolutions and not program.written:
@@ -175,11 +220,17 @@ class QuantizedNetwork:
         self.program = program
         self.scheme = scheme
         self.recipe = recipe or Recipe()
+        if self.recipe.needs_data and not batches:
+            raise InputError(
+                "expected calibration batches for a recipe that reconstructs weights, got none; give batches"
+            )
+        self.batches = batches
         read = read_points(program.captured)
         self.streams = {point: stream for point, stream in streams.items() if point in read}
         self.all_streams = streams
         self._calibrate = calibrator(self.recipe.activation_ranges)
         self._weights: dict[tuple[str, NumberFormat], QuantizedWeight] = {}
+        self._rebuilt: dict[NumberFormat, dict[str, Rebuilt]] = {}
         self._quantizers: dict[tuple[str, NumberFormat], Quantizer | None] = {}
 
     @classmethod
@@ -200,8 +251,9 @@ class QuantizedNetwork:
             As :func:`observe`.
         """
         program = Program.of(captured, written=scheme.quantized_outputs)
-        streams = observe(program, batches, on_batch=on_batch)
-        return cls(program, scheme=scheme, streams=streams, recipe=recipe)
+        kept = list(batches) if recipe is not None and recipe.needs_data else []
+        streams = observe(program, kept or batches, on_batch=on_batch)
+        return cls(program, scheme=scheme, streams=streams, recipe=recipe, batches=kept)
 
     @property
     def captured(self) -> Capture:
@@ -218,6 +270,7 @@ class QuantizedNetwork:
         """
         self.check(precisions)
         weights: dict[int, torch.Tensor] = {}
+        biases: dict[int, torch.Tensor] = {}
         quantizers: dict[str, Quantizer] = {}
         for name, precision in precisions.items():
             layer = self.captured.layers[self.captured.layer_index[name]]
@@ -227,11 +280,13 @@ class QuantizedNetwork:
             elif precision.weights != FP32:
                 quantized = self.quantized_weight(layer, precision.weights)
                 weights[self.program.weights[layer.weight]] = quantized.values
+                if (bias := self.bias(layer, precision.weights)) is not None:
+                    biases[self.program.biases[name]] = bias
             for point, number_format in points:
                 quantizer = self._quantizer(point, number_format)
                 if quantizer is not None:
                     quantizers[point] = quantizer
-        return Setting(weights, self._with_written(quantizers, precisions))
+        return Setting(weights, self._with_written(quantizers, precisions), biases)
 
     def _with_written(
         self, quantizers: Mapping[str, Quantizer], precisions: Mapping[str, Precision]
@@ -271,7 +326,7 @@ class QuantizedNetwork:
     def forward(self, batch: Any, setting: Setting) -> Any:
         """Return the network's output for one batch under ``setting``."""
         with torch.inference_mode():
-            values = self.program.start(batch, setting.weights)
+            values = self.program.start(batch, setting.constants)
             self.program.quantize_inputs(values, setting.quantizers)
             self.program.advance(values, setting.quantizers)
             return self.program.result(values)
@@ -285,15 +340,74 @@ class QuantizedNetwork:
             If the format cannot hold it (the layer is named).
         """
         assert layer.weight is not None
-        key = (layer.weight, number_format)
+        rebuilt = self._of_format(number_format).get(layer.weight)
+        return self._nearest(layer.weight, number_format) if rebuilt is None else rebuilt.weight
+
+    def bias(self, layer: Layer, number_format: NumberFormat) -> torch.Tensor | None:
+        """Return the bias that goes with a reconstructed weight; ``None`` if the layer keeps its own."""
+        rebuilt = self._of_format(number_format).get(layer.weight or "")
+        return None if rebuilt is None else rebuilt.bias
+
+    def reconstruct(self, number_formats: Iterable[NumberFormat], *, progress: Progress = SILENT) -> None:
+        """Find all weights in ``number_formats`` now, if the recipe reconstructs them; otherwise it is done on demand.
+
+        Says through ``progress`` where calibration data are too few.
+
+        Raises
+        ------
+        InputError
+            If a format cannot hold a weight, or a value is not finite (the layer is named).
+        """
+        for number_format in dict.fromkeys(number_formats):
+            if not self._is_rebuilt(number_format) or number_format in self._rebuilt:
+                continue
+            sites = rebuildable(self.program)
+            progress.start(f"weights in {number_format.name}", len(sites))
+            found = self._rebuild(number_format, progress.advance)
+            missing = {sites[name].name: rebuilt.missing for name, rebuilt in found.items() if rebuilt.missing}
+            if missing:
+                name = max(missing, key=missing.__getitem__)
+                progress.warn(
+                    f"expected more calibration data to reconstruct weights, got {missing[name]} rows too few for "
+                    f"{name} and too few for {len(missing)} layers in all; add samples"
+                )
+
+    def _is_rebuilt(self, number_format: NumberFormat) -> bool:
+        return self.recipe.needs_data and number_format.bits <= _MOST_BITS
+
+    def _of_format(self, number_format: NumberFormat) -> Mapping[str, Rebuilt]:
+        """Return the reconstructed weights in a format, if its are."""
+        if not self._is_rebuilt(number_format):
+            return {}
+        return self._rebuilt[number_format] if number_format in self._rebuilt else self._rebuild(number_format)
+
+    def _rebuild(
+        self, number_format: NumberFormat, on_layer: Callable[[], None] | None = None
+    ) -> Mapping[str, Rebuilt]:
+        points = [point for point in self.program.points if point in self.streams]
+        quantizers = {point: self._quantizer(point, _PATH) for point in points}
+        self._rebuilt[number_format] = rebuild(
+            self.program,
+            self.batches,
+            scheme=self.scheme,
+            nearest=lambda name: self._nearest(name, number_format),
+            quantizers={point: quantizer for point, quantizer in quantizers.items() if quantizer is not None},
+            on_layer=on_layer,
+        )
+        return self._rebuilt[number_format]
+
+    def _nearest(self, weight: str, number_format: NumberFormat) -> QuantizedWeight:
+        """Return the weight of a name rounded to nearest."""
+        key = (weight, number_format)
         if key not in self._weights:
-            full, axis = self.program.folded[layer.weight], self.weight_axis(layer.weight)
+            full, axis = self.program.folded[weight], self.weight_axis(weight)
             try:
                 self._weights[key] = quantize_weight(
                     full, number_format, scheme=self.scheme, axis=axis, ranges=self.recipe.weight_ranges
                 )
             except InputError as error:
-                raise InputError(f"{error} (layer {layer.name!r})") from error
+                layer = next(site.name for site in self.captured.sites.values() if site.weight == weight)
+                raise InputError(f"{error} (layer {layer!r})") from error
         return self._weights[key]
 
     def weight_axis(self, weight: str) -> int:

@@ -22,7 +22,7 @@ from hwdse.capture.sites import Site
 from hwdse.errors import InputError
 from hwdse.quantize.quantizer import Quantizer
 
-__all__ = ["Program", "Step"]
+__all__ = ["Program", "Step", "layer_output", "reads"]
 
 _RESHAPES = {"view", "_unsafe_view"}
 _CLIPS = {"relu", "relu6", "hardtanh", "clamp", "clamp_min"}
@@ -88,6 +88,8 @@ class Program:
         Position of each layer's weight by the parameter's name.
     folded
         Full-precision weight (batch norm folded) by the parameter's name.
+    biases
+        Position of each layer's bias by the layer's name, where it has one that nothing else reads.
     inputs
         Positions of the user's inputs, with the name under which each is quantized.
     written
@@ -100,6 +102,7 @@ class Program:
     constants: Environment = field(default_factory=list)
     weights: dict[str, int] = field(default_factory=dict)
     folded: dict[str, torch.Tensor] = field(default_factory=dict)
+    biases: dict[str, int] = field(default_factory=dict)
     inputs: list[tuple[int, str]] = field(default_factory=list)
     outputs: list[Any] = field(default_factory=list)
     written: dict[str, str] = field(default_factory=dict)
@@ -109,6 +112,10 @@ class Program:
         """Names of the tensors that layers read, and of those in :attr:`written`, where activations are quantized."""
         of_steps = (name for step in self.steps for name in (step.second, step.point))
         return tuple(dict.fromkeys(name for name in (*(p for _, p in self.inputs), *of_steps) if name))
+
+    def with_constants(self, changed: Mapping[int, torch.Tensor]) -> Program:
+        """Return the program with other constants, by position."""
+        return replace(self, constants=[changed.get(i, value) for i, value in enumerate(self.constants)])
 
     def first_change(self, weights: Mapping[int, torch.Tensor], quantizers: Quantizers) -> int:
         """Return the index of the first step whose result differs under ``weights`` and ``quantizers``."""
@@ -233,6 +240,7 @@ class _Compiler:
                 self._placeholder(node, value)
             for site in self.captured.sites.values():
                 self._fold(site)
+            self._find_biases()
             for node in self.nodes:
                 if node.op == "call_function":
                     self._operator(node)
@@ -270,6 +278,14 @@ class _Compiler:
         self.program.weights[site.weight] = position
         self.program.folded[site.weight] = weight
 
+    def _find_biases(self) -> None:
+        """Note the biases that can be changed with a weight."""
+        for name, site in self.captured.sites.items():
+            if site.batch_norm is not None:
+                self.program.biases[name] = self.position[site.batch_norm]
+            elif site.bias is not None and list(site.bias.users) == [site.node]:
+                self.program.biases[name] = self.position[site.bias]
+
     def _operator(self, node: fx.Node) -> None:
         site = self.site_of.get(node)
         if base_name(node) in _CHECKS or node in self.weight_nodes:
@@ -291,14 +307,12 @@ class _Compiler:
     def _layer(self, node: fx.Node, site: Site) -> None:
         """Add a convolution, linear or matrix product; one with a folded batch norm writes where the norm would."""
         arguments = [self._argument(a) for a in node.args]
-        output = node
         if site.batch_norm is not None:
             arguments += [None] * (3 - len(arguments))
             arguments[2] = _Slot(self.position[site.batch_norm])
-            output = next(user for user in site.batch_norm.users if user.args[1] == 0)
         second = f"{site.name}.second" if site.weight is None else ""
         keywords = {k: self._argument(v) for k, v in node.kwargs.items() if k != "bias" or site.batch_norm is None}
-        self._append(node.target, output, tuple(arguments), keywords, second=second)
+        self._append(node.target, layer_output(site), tuple(arguments), keywords, second=second)
 
     def _plain(self, node: fx.Node) -> None:
         arguments = tuple(self._argument(a) for a in node.args)
@@ -386,15 +400,25 @@ class _Compiler:
             steps[i] = replace(steps[i], frees=tuple(positions))
 
 
+def layer_output(site: Site) -> fx.Node:
+    """Return the node whose value the step of a layer computes: the folded batch norm's result, if there is one."""
+    if site.batch_norm is None:
+        return site.node
+    return next(user for user in site.batch_norm.users if user.args[1] == 0)
+
+
 def _result(site: Site) -> fx.Node:
     """Return the node whose value the convolution at ``site`` writes: with its batch norm, ReLU and clip."""
-    node = site.node
-    if site.batch_norm is not None:
-        node = next(user for user in site.batch_norm.users if user.args[1] == 0)
+    node = layer_output(site)
     users = list(node.users)
     bounds = users[0].args[1:] if users else ()
     is_clipped = len(users) == 1 and base_name(users[0]) in _CLIPS
     return users[0] if is_clipped and not any(isinstance(bound, fx.Node) for bound in bounds) else node
+
+
+def reads(arguments: Sequence[Any], position: int) -> bool:
+    """Return True if the value at ``position`` is among the ``arguments`` of a step."""
+    return any(slot.position == position for slot in _slots(arguments))
 
 
 def _slots(arguments: Sequence[Any]) -> list[_Slot]:

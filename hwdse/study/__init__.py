@@ -163,7 +163,7 @@ def explore(
     budget
         Evaluations and seconds.
     recipe
-        How ranges are found.
+        How ranges and weights are found.
     seed
         Of every random choice.
     loss

@@ -54,7 +54,7 @@ class Question:
     fixed
         Layer or group to the precision it must have.
     recipe
-        How ranges are found.
+        How ranges and weights are found.
     seed
         Of every random choice.
     loss
@@ -194,7 +194,9 @@ def prepare(
     progress.start("calibrate", len(batches))
     streams = observe(program, batches, channels=channels, on_batch=progress.advance)
     networks = {
-        profile.scheme: QuantizedNetwork(program, scheme=profile.scheme, streams=streams, recipe=question.recipe)
+        profile.scheme: QuantizedNetwork(
+            program, scheme=profile.scheme, streams=streams, recipe=question.recipe, batches=batches
+        )
         for profile in profiles
     }
     evaluator = Evaluator(evaluation, clock)
@@ -269,6 +271,7 @@ def _states(
     for scheme, network in networks.items():
         chosen = [c for p in profiles if p.scheme == scheme for c in spaces[p.name].candidates]
         candidates = tuple(dict.fromkeys(chosen))
+        network.reconstruct((candidate.weights for candidate in candidates), progress=progress)
         sensitivity = _sensitivity(network, batches, candidates, question=question, folder=folder, progress=progress)
         states[scheme.key] = SchemeState(network, sensitivity, question.loss)
     return states

@@ -93,6 +93,20 @@ def test_small_errors_anywhere_in_a_network_are_predicted(name: str) -> None:
     np.testing.assert_allclose(found.scores["kl_predicted"], measured.scores["kl"], rtol=0.01)
 
 
+@pytest.mark.parametrize("name", ["mlp", "residual"])
+def test_biases_that_come_with_weights_are_predicted_with_them(name: str) -> None:
+    plain, batches = double(name)
+    recipe = Recipe(activation_ranges="minmax", weight_rounding="gram")
+    network = QuantizedNetwork(
+        plain.program, scheme=Scheme(), streams=plain.all_streams, recipe=recipe, batches=batches
+    )
+    weights = (Precision.parse("W8Afp32"),)
+    assert network.setting(dict.fromkeys(plain.captured.layer_index, weights[0])).biases
+    found = predict_sensitivity(network, batches, candidates=weights, passes=16, rng=np.random.default_rng(0))
+    measured = measure_sensitivity(network, batches, candidates=weights, methods=("kl",))
+    np.testing.assert_allclose(found.scores["kl_predicted"], measured.scores["kl"], rtol=0.05)
+
+
 @pytest.mark.parametrize("name", ["packed", "encoder", "products", "functional"])
 def test_tokens_are_averaged_without_bias(name: str) -> None:
     network, batches = double(name)

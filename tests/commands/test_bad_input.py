@@ -61,6 +61,10 @@ FILE = {
         [("[budget]", '[quantize]\nactivation_ranges = "mse2"\n[budget]')],
         r"activation_ranges: .*minmax.*'mse2'",
     ),
+    "rounding": (
+        [("[budget]", '[quantize]\nweight_rounding = "up"\n[budget]')],
+        r"weight_rounding: expected .*nearest.*gram.*'up'",
+    ),
     "drop": ([("[budget]", "[pick]\nmax_drop = inf\n[budget]")], r"pick\.max_drop: expected a finite number"),
     "name": ([('name = "tiny"', 'name = "../tiny"')], r"name: expected text that matches"),
 }

@@ -17,6 +17,7 @@ OTHER = {
     "metric": ([("[space]", 'metric = "top5"\n[space]')], [], "metric"),
     "function": ([("[space]", 'metric = "parts.py:margin"\n[space]')], [], "metric"),
     "recipe": ([("[budget]", '[quantize]\nweight_ranges = "mse"\n[budget]')], [], "recipe"),
+    "rounding": ([("[budget]", '[quantize]\nweight_rounding = "gram"\n[budget]')], [], "recipe"),
     "seed": ([], ["--seed", "1"], "seed"),
     "device": ([], ["--device", "mpic"], "devices"),
     "precisions": ([('"W2A8", ', "")], [], "precisions"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -304,3 +305,19 @@ def test_a_file_is_whole_or_absent(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"expected to write .*mlp\.onnx, got: .*; name a file in a folder"):
         write_onnx(tmp_path / "file" / "mlp.onnx", model)
+
+
+@pytest.mark.parametrize("name", ["residual", "mlp"])
+def test_reconstructed_weights_and_their_biases_are_in_the_file(name):
+    program, streams, plain = made(name)
+    batches = [inputs(name, 16, seed) for seed in (1, 2)]
+    recipe = replace(MINMAX, weight_rounding="gram")
+    network = QuantizedNetwork(program, scheme=CPU, streams=streams, recipe=recipe, batches=batches)
+    config = uniform(program.captured, "W4A8")
+    changed = program.with_constants(network.configure(config).biases)
+
+    found = explicit_model(Translation.of(changed), network, config).SerializeToString()
+
+    assert compare(network, config, found, batches).holds
+    with pytest.raises(InputError, match="expected the translation of this network's program, got another one"):
+        explicit_model(plain, network, config)
