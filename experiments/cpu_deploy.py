@@ -41,7 +41,7 @@ def prepare(out: Path) -> Path:
             "--out",
             str(profiles),
         ],
-        run / "resolved.json": ["explore", str(EXPERIMENT), "--out", str(run)],
+        run / "resolved.json": ["explore", str(EXPERIMENT), "--out", str(run), "--recipe", "nearest"],
     }
     for result, command in commands.items():
         if not result.is_file():

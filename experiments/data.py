@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from hwdse.errors import InputError
 
@@ -40,6 +41,32 @@ def cifar10_images() -> torch.Tensor:
 def cifar10_calibration() -> list[torch.Tensor]:
     """Return 512 training images in batches of 64."""
     return list(cifar10_images()[:512].split(64))
+
+
+def cifar10_training() -> list[torch.Tensor]:
+    """Return 16,000 images made of the 4,000 training images, in batches of 64, to tune a configuration on.
+
+    As they are; mirrored and shifted; and twice mixed in pairs, mirrored and shifted: what lies between two images is
+    where the network is unsure, and says most about what it has learned. No labels are needed.
+    """
+    images = cifar10_images()
+    generator = torch.Generator().manual_seed(0)
+
+    def moved() -> torch.Tensor:
+        padded = nn.functional.pad(images, (4, 4, 4, 4))
+        mirrored = torch.where(_drawn(2) == 1, padded, padded.flip(3))
+        rows, columns = ((_drawn(9) + torch.arange(32).reshape(1, 1, -1, 1)).expand(-1, 3, -1, 40), _drawn(9))
+        return mirrored.gather(2, rows).gather(3, (columns + torch.arange(32)).expand(-1, 3, 32, -1))
+
+    def mixed() -> torch.Tensor:
+        share = torch.rand(len(images), 1, 1, 1, generator=generator)
+        return share * moved() + (1 - share) * moved()[torch.randperm(len(images), generator=generator)]
+
+    def _drawn(choices: int) -> torch.Tensor:
+        return torch.randint(choices, (len(images), 1, 1, 1), generator=generator)
+
+    made = torch.cat([images, moved(), mixed(), mixed()])
+    return list(made[torch.randperm(len(made), generator=generator)].split(64))
 
 
 def cifar10_evaluation() -> list[tuple[torch.Tensor, torch.Tensor]]:

@@ -19,8 +19,9 @@ from hwdse.factories import load_factory
 from hwdse.files import write_csv
 from hwdse.formats import Precision, Scheme
 from hwdse.graph import BitConfig
-from hwdse.quantize.network import QuantizedNetwork, Recipe, observe
+from hwdse.quantize.network import QuantizedNetwork, observe
 from hwdse.quantize.program import Program
+from hwdse.quantize.recipe import Recipe
 
 HERE = Path(__file__).parent
 FORMATS = ("4", "nf4", "apot4", "pot4", "posit4_0", "posit4_1", "fp4_e2m1", "quantile4", "codebook4")

@@ -41,9 +41,10 @@ from hwdse.graph import TiedGroup
 from hwdse.hardware import load_profile
 from hwdse.pareto import hypervolume, non_dominated
 from hwdse.progress import SILENT, Progress
-from hwdse.quantize.network import QuantizedNetwork, Recipe, Setting, observe
+from hwdse.quantize.network import QuantizedNetwork, Setting, observe
 from hwdse.quantize.program import Environment, Program, channels_last
 from hwdse.quantize.quantizer import Quantizer
+from hwdse.quantize.recipe import Recipe
 from hwdse.search import exact, hull
 from hwdse.space import DesignSpace
 from hwdse.study.device import LOSS

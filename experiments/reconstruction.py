@@ -1,90 +1,279 @@
-"""What Gram-matrix reconstruction keeps of the accuracy that rounding weights to nearest loses, at 4, 3 and 2 bits.
+"""What recipes keep of the accuracy that rounding weights to nearest loses, all layers quantized.
 
-All layers of ResNet-20 (1,024 training images, three draws) and of the DS-CNN (its 200 calibration utterances) have
-weights of the same bits with one scale per output channel; activations stay in 8-bit integers. Accuracy is measured on
-other samples and compared in pairs with full precision. Run it with ``python experiments/reconstruction.py``; data and
-weights are found under $HWDSE_DATA.
+``python experiments/reconstruction.py`` measures ResNet-20 (1,024 training images), the DS-CNN (its 200 calibration
+utterances) and a small Llama (40 stories), on samples that none of the recipes sees, in pairs with full precision, for
+three draws of the calibration data: which images, and in which order. Of the mixtures, the one is taken that the
+sensitivities on calibration data predict to be best at so many bits per weight on average, among the narrowest two,
+three, ... bit-widths, and that harms the calibration data least; its weights are stitched from those of every
+bit-width, or found once more in it (``refined``). ``--only`` chooses a part. Data and weights are
+found under $HWDSE_DATA.
 """
 
 from __future__ import annotations
 
+import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 
 from hwdse.capture import Capture, capture
+from hwdse.cost.table import Metric, Reduction
 from hwdse.evaluate import Evaluator, paired_interval, top1_on
+from hwdse.evaluate.metrics import evaluation_of
 from hwdse.factories import load_factory
 from hwdse.files import write_csv
-from hwdse.formats import Precision, Scheme
+from hwdse.formats import Granularity, Precision, Scheme
 from hwdse.graph import BitConfig
-from hwdse.quantize.network import ROUNDINGS, QuantizedNetwork, Recipe, observe
+from hwdse.infeasible import Limit
+from hwdse.progress import SILENT
+from hwdse.quantize.adaround_settings import AdaRoundSettings
+from hwdse.quantize.network import QuantizedNetwork, observe
 from hwdse.quantize.program import Program
+from hwdse.quantize.ranges import mean_harm
+from hwdse.quantize.recipe import RECIPES, Recipe
+from hwdse.search.integer_program import cheapest
+from hwdse.space import DesignSpace
+from hwdse.study.losses import find_losses
 
 HERE = Path(__file__).parent
-WEIGHT_BITS = (4, 3, 2)
 IMAGES = 1024
 DRAWS = 3
+WEIGHT_BITS = (4, 3, 2)
+CANDIDATES = ("W2A8", "W3A8", "W4A8", "W6A8", "W8A8")
+NEAREST = replace(RECIPES["nearest"], activation_ranges="minmax")
+ROUNDINGS: Mapping[str, Recipe] = {
+    "nearest": NEAREST,
+    "nearest, ranges by mse": replace(NEAREST, weight_ranges="mse"),
+    "nearest, biases corrected": replace(NEAREST, bias_correction="local"),
+    "gram": RECIPES["gram"],
+    "adaround": Recipe(weight_rounding="adaround", adaround=AdaRoundSettings(iterations=1000)),
+}
+DRAWN_ONCE = ("adaround",)
+"""What takes minutes per bit-width."""
 
 
-def main() -> None:
-    """Measure both networks, print the table and write it beside the experiments."""
-    rows = []
-    for name, evaluation in (("resnet20", "cifar10_evaluation"), ("dscnn", "kws_evaluation")):
-        captured = capture(_made(f"models.py:{name}"), _made(f"models.py:{name}_example"))
-        evaluator = Evaluator(top1_on(_made(f"data.py:{evaluation}")))
-        for draw, calibration in enumerate(_images() if name == "resnet20" else [_made("data.py:kws_calibration")]):
-            rows += [{"network": name, "draw": draw, **row} for row in measure(captured, evaluator, calibration)]
-    table = pd.DataFrame(rows)
-    console = Console()
-    console.print(table.to_string(index=False, float_format="{:.4f}".format), markup=False, soft_wrap=True)
-    console.print(str(write_csv(HERE / "results" / "reconstruction.csv", table)), markup=False, soft_wrap=True)
+@dataclass(frozen=True)
+class Case:
+    """A network with its data.
 
+    Attributes
+    ----------
+    evaluation
+        What it is measured on.
+    calibration
+        Batches of a draw.
+    average_bits
+        Of the mixtures.
+    """
 
-def measure(captured: Capture, evaluator: Evaluator, calibration: list[Any]) -> Iterator[dict[str, Any]]:
-    """Yield one row per rounding and bit-width; ``seconds`` are those that the weights took."""
-    program = Program.of(captured)
-    streams = observe(program, calibration)
-    full = None
-    for rounding in ROUNDINGS:
-        recipe = Recipe(activation_ranges="minmax", weight_rounding=rounding)
-        network = QuantizedNetwork(program, scheme=Scheme(), streams=streams, recipe=recipe, batches=calibration)
-        full = evaluator.score(network, None).per_sample if full is None else full
-        for bits in WEIGHT_BITS:
-            config = BitConfig(dict.fromkeys(captured.layer_index, Precision.parse(f"W{bits}A8")))
-            started = time.perf_counter(), time.process_time()
-            network.configure(config)
-            seconds, cpu_seconds = time.perf_counter() - started[0], time.process_time() - started[1]
-            per_sample = evaluator.score(network, config).per_sample
-            drop = paired_interval(per_sample, full)
-            yield {
-                "weight_bits": bits,
-                "rounding": rounding,
-                "calibration_samples": sum(len(batch) for batch in calibration),
-                "top1_measured": float(per_sample.mean()),
-                "drop_measured": drop.mean,
-                "drop_low": drop.low,
-                "drop_high": drop.high,
-                "samples": drop.samples,
-                "seconds": seconds,
-                "cpu_seconds": cpu_seconds,
-            }
+    evaluation: Callable[[], Any]
+    calibration: Callable[[int], list[torch.Tensor]]
+    average_bits: tuple[float, ...]
 
 
 def _made(name: str) -> Any:
     return load_factory(name, folder=HERE)()
 
 
-def _images() -> list[list[torch.Tensor]]:
-    """Return batches of training images that were drawn anew each time."""
-    images = _made("data.py:cifar10_images")
-    orders = (torch.randperm(len(images), generator=torch.Generator().manual_seed(draw)) for draw in range(DRAWS))
-    return [list(images[order[:IMAGES]].split(64)) for order in orders]
+def _drawn(tensor: torch.Tensor, draw: int, count: int, batch: int) -> list[torch.Tensor]:
+    order = torch.randperm(len(tensor), generator=torch.Generator().manual_seed(draw))[:count]
+    return list(tensor[order].split(batch))
+
+
+CASES = {
+    "resnet20": Case(
+        lambda: top1_on(_made("data.py:cifar10_evaluation")),
+        lambda draw: _drawn(_made("data.py:cifar10_images"), draw, IMAGES, 64),
+        (3.0, 2.5, 2.0),
+    ),
+    "dscnn": Case(
+        lambda: top1_on(_made("data.py:kws_evaluation")),
+        lambda draw: _drawn(torch.cat(_made("data.py:kws_calibration")), draw, 200, 50),
+        (3.0, 2.5),
+    ),
+}
+
+
+def uniform(name: str) -> Iterator[dict[str, Any]]:
+    """Yield one row per draw, recipe and bit-width."""
+    case = CASES[name]
+    captured = capture(_made(f"models.py:{name}"), _made(f"models.py:{name}_example"))
+    evaluator = Evaluator(case.evaluation())
+    for draw in range(DRAWS):
+        network = None
+        for rounding, recipe in ROUNDINGS.items():
+            if rounding in DRAWN_ONCE and draw:
+                continue
+            network = _network(captured, case.calibration(draw), recipe)
+            for bits in WEIGHT_BITS:
+                config = BitConfig(dict.fromkeys(captured.layer_index, Precision.parse(f"W{bits}A8")))
+                row = {"network": name, "draw": draw, "weights": f"W{bits}A8", "recipe": rounding}
+                yield row | _measured(evaluator, network, config)
+
+
+def mixed(name: str) -> Iterator[dict[str, Any]]:
+    """Yield one row per draw and number of bits, and way to find the weights of a mixture."""
+    case = CASES[name]
+    captured = capture(_made(f"models.py:{name}"), _made(f"models.py:{name}_example"))
+    evaluator = Evaluator(case.evaluation())
+    for draw in range(DRAWS):
+        calibration = case.calibration(draw)
+        network = _network(captured, calibration, RECIPES["gram"])
+        candidates = tuple(map(Precision.parse, CANDIDATES))
+        network.reconstruct(candidate.weights for candidate in candidates)
+        space = _space(network, calibration, candidates)
+        for bits in case.average_bits:
+            mixtures = {str(genes): genes for genes in _mixtures(space, bits)}
+            rows = []
+            for genes in mixtures.values():
+                config = space.config(genes, captured)
+                (values,) = space.evaluate(genes[None])
+                row = {"network": name, "draw": draw, "weights": f"at most {bits} bits on average"}
+                row["average_bits"] = float(values[space.column("average_bits")])
+                refined = network.fitted(network.refined(config))
+                rows += [
+                    row
+                    | {"recipe": recipe, "calibration_harm": _harm(subject, config)}
+                    | _measured(evaluator, subject, config)
+                    for recipe, subject in (("gram", network), ("gram, refined", refined))
+                ]
+            for recipe in ("gram", "gram, refined"):
+                yield min((row for row in rows if row["recipe"] == recipe), key=lambda row: row["calibration_harm"])
+
+
+def llama() -> Iterator[dict[str, Any]]:
+    """Yield one row per draw, scheme and recipe: nats per token, activations in full precision."""
+    captured = capture(_made("models.py:stories260k"), _made("models.py:stories260k_example"), dynamic_dims=(0, 1))
+    evaluator = Evaluator(evaluation_of(_made("data.py:stories260k_evaluation"), "log_likelihood"))
+    stories = _made("data.py:stories260k_calibration")
+    schemes = {
+        "W4Afp32": Scheme(),
+        "W3Afp32": Scheme(weight_granularity=Granularity.PER_BLOCK, block_size=32),
+    }
+    for draw in range(DRAWS):
+        order = torch.randperm(len(stories), generator=torch.Generator().manual_seed(draw))[:32]
+        calibration = [stories[i] for i in order]
+        for text, scheme in schemes.items():
+            for ranges in ("minmax", "mse"):
+                for rounding in ("nearest", "gram"):
+                    recipe = Recipe(weight_ranges=ranges, activation_ranges="minmax", weight_rounding=rounding)
+                    network = _network(captured, calibration, recipe, scheme)
+                    config = BitConfig(
+                        {
+                            layer.name: Precision.parse("fp32" if layer.weight is None else text)
+                            for layer in captured.layers
+                        }
+                    )
+                    row = {"network": "stories260k", "draw": draw, "weights": text, "recipe": f"{rounding}, {ranges}"}
+                    yield row | _measured(evaluator, network, config)
+
+
+def _network(
+    captured: Capture, calibration: list[torch.Tensor], recipe: Recipe, scheme: Scheme | None = None
+) -> QuantizedNetwork:
+    program = Program.of(captured)
+    streams = observe(program, calibration)
+    return QuantizedNetwork(program, scheme=scheme or Scheme(), streams=streams, recipe=recipe, batches=calibration)
+
+
+def _space(
+    network: QuantizedNetwork, calibration: list[torch.Tensor], candidates: tuple[Precision, ...]
+) -> DesignSpace:
+    """Return the predicted harm and the average bits of every (group, candidate)."""
+    captured = network.captured
+    harm = find_losses(network, calibration, candidates, loss="kl", seed=0, progress=SILENT).scores["kl"]
+    counts = np.array(
+        [sum(captured.layers[captured.layer_index[name]].weight_count for name in g.layers) for g in captured.groups]
+    )
+    bits = np.array([candidate.weights.bits for candidate in candidates])
+    metrics = (Metric("kl", Reduction.SUM, "KL"), Metric("average_bits", Reduction.SUM, "Bits per weight"))
+    return DesignSpace(
+        captured.groups,
+        candidates,
+        metrics,
+        allowed=np.ones(harm.shape, dtype=np.bool_),
+        unary=np.stack([harm, counts[:, None] * bits / counts.sum()], axis=2),
+        constant=np.zeros(2),
+        edges=np.zeros((0, 2), dtype=np.int64),
+        pairwise=np.zeros((0, len(candidates), len(candidates), 2)),
+    )
+
+
+def _mixtures(space: DesignSpace, bits: float) -> Iterator[NDArray[np.uint8]]:
+    """Yield the mixtures of the narrowest two, three, ... candidates with the least predicted harm at so many bits."""
+    for count in range(2, len(space.candidates) + 1):
+        allowed = np.arange(len(space.candidates)) < count
+        narrower = replace(space, allowed=np.broadcast_to(allowed, space.allowed.shape).copy())
+        genes = cheapest(narrower, "kl", [Limit("average_bits", "average_bits", 1, bits)])
+        assert genes is not None
+        yield genes
+
+
+def _harm(network: QuantizedNetwork, config: BitConfig) -> float:
+    """Return the harm of a configuration to the calibration data."""
+    setting = network.configure(config)
+    return mean_harm(network.program, network.batches, setting.constants, setting.quantizers)
+
+
+def _measured(evaluator: Evaluator, network: QuantizedNetwork, config: BitConfig) -> dict[str, Any]:
+    """Return quality beside full precision, and the seconds that weights and ranges took."""
+    started = time.perf_counter(), time.process_time()
+    network.configure(config)
+    seconds, cpu_seconds = time.perf_counter() - started[0], time.process_time() - started[1]
+    full = evaluator.score(network, None).per_sample
+    per_sample = evaluator.score(network, config).per_sample
+    drop = paired_interval(per_sample, full)
+    return {
+        "quality_measured": float(per_sample.mean()),
+        "drop_measured": drop.mean,
+        "drop_low": drop.low,
+        "drop_high": drop.high,
+        "samples": drop.samples,
+        "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
+    }
+
+
+PARTS: Mapping[str, Callable[[], Iterator[dict[str, Any]]]] = {
+    "resnet20": lambda: uniform("resnet20"),
+    "dscnn": lambda: uniform("dscnn"),
+    "resnet20_mixed": lambda: mixed("resnet20"),
+    "dscnn_mixed": lambda: mixed("dscnn"),
+    "stories260k": llama,
+}
+
+
+def main() -> None:
+    """Measure, print the tables and write them beside the experiments."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=PARTS, action="append", help="part; all if absent")
+    console = Console()
+    for part in parser.parse_args().only or PARTS:
+        table = pd.DataFrame(PARTS[part]())
+        console.print(summary(table).to_string(float_format="{:.4f}".format), markup=False, soft_wrap=True)
+        path = write_csv(HERE / "results" / f"reconstruction_{part}.csv", table)
+        console.print(str(path), markup=False, soft_wrap=True)
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Return mean and spread over the draws."""
+    groups = table.groupby(["network", "weights", "recipe"], sort=False)
+    return groups.agg(
+        draws=("draw", "size"),
+        mean=("quality_measured", "mean"),
+        lowest=("quality_measured", "min"),
+        highest=("quality_measured", "max"),
+        drop=("drop_measured", "mean"),
+        cpu_seconds=("cpu_seconds", "mean"),
+    )
 
 
 if __name__ == "__main__":

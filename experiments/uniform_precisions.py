@@ -1,8 +1,8 @@
 """Which mixtures beat each uniform precision of ResNet-20, in accuracy, latency and size at once, on two chips.
 
-``python experiments/uniform_precisions.py`` explores ``resnet20_cifar10.toml`` and ``resnet20_ne16.toml``, unless the
-runs are there, and puts beside every uniform precision the most accurate measured mixture that costs no more. Data and
-weights are found under $HWDSE_DATA.
+``python experiments/uniform_precisions.py`` explores ``resnet20_cifar10.toml`` and ``resnet20_ne16.toml``, weights
+rounded to nearest, unless the runs are there, and puts beside every uniform precision the most accurate measured
+mixture that costs no more. Data and weights are found under $HWDSE_DATA.
 """
 
 from __future__ import annotations
@@ -95,7 +95,9 @@ def main() -> None:
     for device, experiment in CASES.items():
         folder = out / device
         if not (folder / "resolved.json").is_file():
-            options = Options(folder, (), seed=None, evaluations=EVALUATIONS, seconds=SECONDS, resume=False)
+            options = Options(
+                folder, (), seed=None, evaluations=EVALUATIONS, seconds=SECONDS, resume=False, recipe="nearest"
+            )
             explore_experiment(HERE / experiment, options, as_json=False)
         tables[device] = measured(folder, device)
     found = pd.concat([dominance(device, table) for device, table in tables.items()], ignore_index=True)

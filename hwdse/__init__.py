@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hwdse.graph import BitConfig, LayerGraph
     from hwdse.hardware import HardwareProfile, list_profiles, load_profile
     from hwdse.infeasible import Infeasible
-    from hwdse.quantize.network import Recipe
+    from hwdse.quantize.recipe import Recipe
     from hwdse.study import Budget, Study, explore
 
 _HOMES = {
@@ -30,7 +30,7 @@ _HOMES = {
     "Infeasible": "hwdse.infeasible",
     "LayerGraph": "hwdse.graph",
     "Precision": "hwdse.formats",
-    "Recipe": "hwdse.quantize.network",
+    "Recipe": "hwdse.quantize.recipe",
     "Study": "hwdse.study",
     "capture": "hwdse.capture",
     "evaluation_of": "hwdse.evaluate",

@@ -34,6 +34,9 @@ ConfigOption = Annotated[str | None, typer.Option("--config", help="config_id of
 BesideOption = Annotated[
     Path | None, typer.Option("--experiment", help="The run's experiment file, if it was moved with its factories.")
 ]
+NoTunedOption = Annotated[
+    bool, typer.Option("--no-tuned", help="Leave out what `hwdse finetune` found for the configuration.")
+]
 DevicesOption = Annotated[list[str] | None, typer.Option("--device", help="Device; may be repeated.")]
 
 
@@ -124,6 +127,10 @@ def explore(
     out: Annotated[Path | None, typer.Option("--out", help="Run folder; runs/<name> if absent.")] = None,
     device: DevicesOption = None,
     seed: Annotated[int | None, typer.Option(help="Seed, instead of the experiment's.")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="How weights are found, instead of [quantize]: gram, nearest, adaround, equalized."),
+    ] = None,
     budget_evaluations: Annotated[int | None, typer.Option(help="Measured configurations at most.")] = None,
     budget_seconds: Annotated[float | None, typer.Option(help="Seconds at most.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that is there.")] = False,
@@ -137,6 +144,7 @@ def explore(
             out=out,
             devices=tuple(device or ()),
             seed=seed,
+            recipe=recipe,
             evaluations=budget_evaluations,
             seconds=budget_seconds,
             resume=resume,
@@ -241,6 +249,78 @@ def pick(
 
 
 @app.command()
+def refine(
+    run: RunArgument,
+    device: Annotated[str, typer.Option("--device", help="Device whose configuration is refined.")],
+    config: Annotated[
+        str | None,
+        typer.Option("--config", "--pick", help="config_id of a measured configuration; the pick if absent."),
+    ] = None,
+    experiment: BesideOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Find the weights of a configuration, the picked one by default, once more, each after those before it."""
+    from hwdse.commands.refine import refine_run
+
+    refine_run(run, device, config_id=config, experiment=experiment, as_json=json)
+
+
+@app.command()
+def finetune(
+    run: RunArgument,
+    device: Annotated[str, typer.Option("--device", help="Device whose configuration is tuned.")],
+    config: Annotated[
+        str | None,
+        typer.Option("--config", "--pick", help="config_id of a measured configuration; the pick if absent."),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="Factory of batches of inputs; the run's calibration data if absent.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="Seconds of training at most, over all sittings.")] = 600.0,
+    passes: Annotated[int, typer.Option(help="Times through the data at most.")] = 20,
+    batch: Annotated[int, typer.Option(help="Samples per step.")] = 64,
+    loss: Annotated[str | None, typer.Option(help="kl (of logits) or mse; by the metric if absent.")] = None,
+    temperature: Annotated[float, typer.Option(help="Of kl.")] = 4.0,
+    weight_rate: Annotated[
+        float, typer.Option(help="Learning rate of weights, in steps; 0 keeps their codes.")
+    ] = 0.004,
+    activations: Annotated[str, typer.Option(help="Ranges of activations: learned, ema or kept.")] = "learned",
+    quantiles: Annotated[
+        bool, typer.Option("--quantiles", help="Learned codebooks begin anew, with quantiles of either sign.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of the split and of the order of samples.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a tuning that was interrupted.")] = False,
+    experiment: BesideOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Train weights, steps and biases of a configuration, the picked one by default; no labels are needed."""
+    try:
+        from hwdse.commands.finetune import Options, finetune_run
+        from hwdse.quantize.student import Learning
+
+        settings = {
+            "learning": Learning(weight_rate=weight_rate, activations=activations, quantiles=quantiles),
+            "passes": passes,
+            "batch": batch,
+            "temperature": temperature,
+            "seed": seed,
+        }
+        options = Options(
+            config_id=config,
+            data=data,
+            experiment=experiment,
+            settings=settings,
+            loss=loss,
+            seconds=seconds,
+            resume=resume,
+        )
+        finetune_run(run, device, options, as_json=json)
+    except KeyboardInterrupt:  # here, since the command line's library ends the process without a word
+        fail("interrupted; go on with --resume from the last look at the held-back samples")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@app.command()
 def export(
     run: RunArgument,
     device: Annotated[str, typer.Option("--device", help="Device to export for.")],
@@ -248,12 +328,22 @@ def export(
     config: ConfigOption = None,
     maximum: Annotated[list[str] | None, typer.Option("--max", help="Upper limit, instead of the pick.")] = None,
     experiment: BesideOption = None,
+    no_tuned: NoTunedOption = False,
     json: JsonOption = False,
 ) -> None:
     """Export a configuration, the picked one by default, as ONNX with explicit quantization."""
     from hwdse.commands.export import export
 
-    export(run, device, out, config_id=config, maximum=maximum or [], experiment=experiment, as_json=json)
+    export(
+        run,
+        device,
+        out,
+        config_id=config,
+        maximum=maximum or [],
+        experiment=experiment,
+        use_tuned=not no_tuned,
+        as_json=json,
+    )
 
 
 @app.command()
@@ -263,12 +353,21 @@ def verify(
     config: ConfigOption = None,
     threads: Annotated[int, typer.Option("--threads", help="Threads within one operator.", min=1)] = 1,
     experiment: BesideOption = None,
+    no_tuned: NoTunedOption = False,
     json: JsonOption = False,
 ) -> None:
     """Run a configuration in ONNX Runtime: results, executed precisions, latency, size (exit code 4 if they fail)."""
     from hwdse.commands.verify import verify
 
-    verify(run, device, config_id=config, threads=threads, experiment=experiment, as_json=json)
+    verify(
+        run,
+        device,
+        config_id=config,
+        threads=threads,
+        experiment=experiment,
+        use_tuned=not no_tuned,
+        as_json=json,
+    )
 
 
 @app.command()

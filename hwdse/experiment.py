@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from torch import nn
 
 from hwdse.cost import metric_column
@@ -19,6 +19,7 @@ from hwdse.factories import call_factory, load_factory
 from hwdse.formats import Precision
 from hwdse.hardware.faults import sentences
 from hwdse.plugins import plugin_names
+from hwdse.quantize.recipe import DEFAULT_RECIPE, OUTPUT, Recipe
 
 __all__ = ["Experiment", "Inputs", "load_experiment"]
 
@@ -96,20 +97,45 @@ class ObjectivesSection(_Section):
         return value
 
 
+class AdaRoundSection(_Section):
+    """How rounding is learned, where it is."""
+
+    iterations: int = Field(default=2000, ge=1)
+    batch: int = Field(default=32, ge=1)
+    by_block: bool = False
+
+
 class QuantizeSection(_Section):
     """How ranges and weights are found."""
 
-    weight_ranges: str = "minmax"
-    activation_ranges: str = "mse"
-    weight_rounding: Literal["nearest", "gram"] = "nearest"
+    weight_ranges: str = DEFAULT_RECIPE.weight_ranges
+    activation_ranges: str = DEFAULT_RECIPE.activation_ranges
+    weight_rounding: Literal["nearest", "gram", "adaround"] = "gram"
+    bias_correction: Literal["none", "local", "global"] = "none"
+    equalization: bool = False
+    path: str = "int8"
+    adaround: AdaRoundSection = AdaRoundSection()
 
     @field_validator("weight_ranges", "activation_ranges")
     @classmethod
-    def _known_calibrator(cls, value: str) -> str:
-        known = plugin_names("hwdse.calibrators")
+    def _known_calibrator(cls, value: str, info: ValidationInfo) -> str:
+        known = [*plugin_names("hwdse.calibrators"), *([OUTPUT] if info.field_name == "activation_ranges" else [])]
         if value not in known:
             raise ValueError(f"expected one of {', '.join(known)}, got {value!r}")
         return value
+
+    @model_validator(mode="after")
+    def _is_recipe(self) -> QuantizeSection:
+        try:
+            Recipe.of(self.model_dump())
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe that the section describes."""
+        return Recipe.of(self.model_dump())
 
 
 class SearchSection(_Section):

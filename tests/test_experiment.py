@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from hwdse.errors import InputError
-from hwdse.experiment import load_experiment, make_inputs
+from hwdse.experiment import QuantizeSection, load_experiment, make_inputs
 from hwdse.formats import Precision
 from hwdse.hardware import load_profile
+from hwdse.quantize.recipe import DEFAULT_RECIPE
 
 ROOT = Path(__file__).parents[1]
 TINY = Path(__file__).parent / "tiny"
@@ -20,8 +21,8 @@ def test_what_is_not_said_is_filled_in():
     assert experiment.data.metric == "top1"
     assert experiment.budget.seconds is None
     assert experiment.pick.max_drop == 0.01
-    assert (experiment.quantize.weight_ranges, experiment.quantize.activation_ranges) == ("minmax", "mse")
-    assert experiment.quantize.weight_rounding == "nearest"
+    assert experiment.quantize.weight_ranges == "minmax"
+    assert QuantizeSection().recipe == DEFAULT_RECIPE
 
 
 def test_all_faults_are_listed(tmp_path):

@@ -20,8 +20,9 @@ from hwdse.experiment import Experiment, load_experiment
 from hwdse.factories import load_factory
 from hwdse.formats import Precision, Scheme
 from hwdse.hardware import load_profile
-from hwdse.quantize.network import QuantizedNetwork, Recipe, observe
+from hwdse.quantize.network import QuantizedNetwork, observe
 from hwdse.quantize.program import Program
+from hwdse.quantize.recipe import Recipe
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 HEADS, SHARED, SIZE = 8, 4, 8

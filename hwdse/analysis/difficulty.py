@@ -183,7 +183,7 @@ def measure_difficulty(
         If a format cannot hold an operand (the layer is named).
     """
     known = predictor or Predictor.of(network)
-    methods = {"weights": network.recipe.weight_ranges, "activations": network.recipe.activation_ranges}
+    methods = {"weights": network.recipe.weight_ranges, "activations": network.recipe.activation_calibrator}
     return by_group(network, candidates, lambda layer, candidate: known.noise_ratio(layer, candidate, **methods), sum)
 
 

@@ -67,7 +67,7 @@ def distribution_scores(
 
     def noise(layer: Layer, candidate: Precision) -> float:
         return predictor.noise_ratio(
-            layer, candidate, weights=recipe.weight_ranges, activations=recipe.activation_ranges
+            layer, candidate, weights=recipe.weight_ranges, activations=recipe.activation_calibrator
         )
 
     def closed_form(layer: Layer, candidate: Precision) -> float:

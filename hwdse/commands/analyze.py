@@ -23,8 +23,7 @@ from hwdse.files import is_left_over, write_csv
 from hwdse.formats import Precision, Scheme
 from hwdse.hardware import HardwareProfile
 from hwdse.progress import Progress
-from hwdse.quantize.network import QuantizedNetwork, observe
-from hwdse.quantize.program import Program
+from hwdse.quantize.network import QuantizedNetwork, observe, program_of
 from hwdse.report.write_analysis import count_analysis_figures, write_analysis_report
 from hwdse.study.analysis import (
     bits_needed_table,
@@ -72,7 +71,8 @@ def analyze(path: Path, out: Path, *, as_json: bool) -> None:
         inputs, captured = load(experiment, path.parent, progress)
         for batch in inputs.calibration:
             check_batch(captured, batch, "calibration")
-        program = Program.of(captured, written=any(profile.scheme.quantized_outputs for profile in profiles))
+        written = any(profile.scheme.quantized_outputs for profile in profiles)
+        program = program_of(captured, question.recipe, inputs.calibration, written=written)
         progress.start("calibrate", len(inputs.calibration))
         streams = observe(program, inputs.calibration, channels=True, on_batch=progress.advance)
         analyses: list[_SchemeAnalysis] = []
@@ -145,6 +145,9 @@ class _SchemeAnalysis:
         progress.start("difficulty", len(formats))
         difficulty = difficulty_table(predictor, formats, units=units, on_operand=progress.advance)
         bits_needed = bits_needed_table(predictor, formats)
+        network.check_formats(candidates)
+        network.reconstruct((candidate.weights for candidate in candidates), progress=progress)
+        network.choose_ranges((candidate.activations for candidate in candidates), progress=progress)
         sensitivity = sampled_sensitivity(network, batches, candidates, progress=progress)
         correlation = score_correlations(network, predictor, sensitivity, seed=seed)
         return cls(network, predictor, sensitivity, difficulty, bits_needed, correlation)

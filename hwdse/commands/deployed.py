@@ -1,4 +1,4 @@
-"""What ``hwdse export`` and ``hwdse verify`` start from: a run folder, and the network that it was about."""
+"""What ``hwdse export``, ``verify`` and ``finetune`` start from: a run folder, and the network that it was about."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from hwdse.commands.answer import limits_of, stop
-from hwdse.commands.inputs import load, profiles_of, question_of
+from hwdse.commands.inputs import load, profiles_of
 from hwdse.deploy import Deployment
 from hwdse.deploy.translate import needs_packages
 from hwdse.errors import InputError, RunFolderError
@@ -16,15 +16,19 @@ from hwdse.evaluate.fingerprint import fingerprint, fingerprint_of_batches, fing
 from hwdse.experiment import Experiment, Inputs, load_experiment
 from hwdse.files import read_json
 from hwdse.front import Front
+from hwdse.graph import BitConfig
 from hwdse.hardware import HardwareProfile, load_profile
 from hwdse.infeasible import Infeasible
 from hwdse.progress import Progress
-from hwdse.quantize.network import QuantizedNetwork, Recipe
+from hwdse.quantize.fitted import Fitted
+from hwdse.quantize.network import QuantizedNetwork
+from hwdse.quantize.recipe import Recipe
 from hwdse.report.fronts import load_front
 from hwdse.report.tables import RunTables
 from hwdse.study.measure import parse_bits
+from hwdse.study.weights import weight_store
 
-__all__ = ["Chosen", "choose", "deploy"]
+__all__ = ["Chosen", "Restored", "choose", "deploy", "restore"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,38 @@ class Chosen:
     device: str
     config_id: str
     bits: str
+
+    @property
+    def tuned(self) -> Path:
+        """Folder of what fine-tuning found for it."""
+        return self.run / self.device / "tuned" / self.config_id
+
+    @property
+    def tuned_weights(self) -> Path:
+        """File of its tuned weights, which is there if tuning improved it."""
+        return self.tuned / "weights.npz"
+
+
+@dataclass(frozen=True, eq=False)
+class Restored:
+    """The network of a run, calibrated as it was.
+
+    Attributes
+    ----------
+    network, profile, config
+        The network under the device's scheme, the device, and the configuration.
+    inputs
+        What the experiment's factories made.
+    about
+        What numbers that are fitted to the configuration belong to: fingerprints of network and data, the keys of
+        recipe and scheme, and the bits.
+    """
+
+    network: QuantizedNetwork
+    profile: HardwareProfile
+    config: BitConfig
+    inputs: Inputs
+    about: dict[str, str]
 
 
 def choose(run: Path, device: str, *, config_id: str | None, maximum: Sequence[str] = (), as_json: bool) -> Chosen:
@@ -84,8 +120,36 @@ def choose(run: Path, device: str, *, config_id: str | None, maximum: Sequence[s
     return Chosen(run, device, wanted, str(rows["bits"].iloc[0]))
 
 
-def deploy(chosen: Chosen, experiment_path: Path | None, progress: Progress) -> tuple[Deployment, Inputs]:
-    """Load the network of a run, calibrate it again, and make the model of a configuration.
+def deploy(
+    chosen: Chosen, experiment_path: Path | None, progress: Progress, *, use_tuned: bool
+) -> tuple[Deployment, Inputs, bool]:
+    """Restore the network of a run, and make the model of a configuration; say whether its weights were tuned.
+
+    Parameters
+    ----------
+    chosen, experiment_path, progress
+        As for :func:`restore`.
+    use_tuned
+        Take tuned weights where there are some.
+
+    Raises
+    ------
+    InputError
+        As :func:`restore`; or if tuned weights belong to something else.
+    """
+    needs_packages()
+    restored = restore(chosen, experiment_path, progress)
+    network, is_tuned = restored.network, use_tuned and chosen.tuned_weights.is_file()
+    if is_tuned:
+        network = network.fitted(Fitted.load(chosen.tuned_weights, restored.about))
+    progress.start("export", 1)
+    deployment = Deployment.of(network, restored.profile, restored.config)
+    progress.advance()
+    return deployment, restored.inputs, is_tuned
+
+
+def restore(chosen: Chosen, experiment_path: Path | None, progress: Progress) -> Restored:
+    """Load the network of a run, and calibrate it again.
 
     Parameters
     ----------
@@ -101,7 +165,6 @@ def deploy(chosen: Chosen, experiment_path: Path | None, progress: Progress) -> 
     InputError
         If the experiment is not found, or makes another network or other data than the run was about.
     """
-    needs_packages()
     run = chosen.run
     resolved = read_json(run / "resolved.json")
     path = experiment_path or Path(str(resolved.get("experiment", "")))
@@ -123,16 +186,19 @@ def deploy(chosen: Chosen, experiment_path: Path | None, progress: Progress) -> 
     if profile.scheme.key != resolved.get("schemes", {}).get(chosen.device):
         raise RunFolderError(f"expected the scheme of {chosen.device} as it was in {run}, got {profile.scheme.key}")
     inputs, captured = load(experiment, folder, progress)
-    recipe = question_of(experiment).recipe
-    _check_same(resolved, fingerprint_of_network(captured), inputs, recipe, path)
+    recipe = _recipe(resolved, experiment)
+    found = _check_same(resolved, fingerprint_of_network(captured), inputs, recipe, path)
     progress.start("calibrate", len(inputs.calibration))
     network = QuantizedNetwork.calibrated(
-        captured, inputs.calibration, scheme=profile.scheme, recipe=recipe, on_batch=progress.advance
+        captured,
+        inputs.calibration,
+        scheme=profile.scheme,
+        recipe=recipe,
+        store=weight_store(run, captured, inputs.calibration, recipe),
+        on_batch=progress.advance,
     )
-    progress.start("export", 1)
-    deployment = Deployment.of(network, profile, parse_bits(captured.layer_index, chosen.bits))
-    progress.advance()
-    return deployment, inputs
+    config = parse_bits(captured.layer_index, chosen.bits)
+    return Restored(network, profile, config, inputs, found | {"scheme": profile.scheme.key, "bits": chosen.bits})
 
 
 def _profile(experiment: Experiment, folder: Path, device: str) -> HardwareProfile:
@@ -142,8 +208,21 @@ def _profile(experiment: Experiment, folder: Path, device: str) -> HardwareProfi
     return found[0] if found else load_profile(device)
 
 
-def _check_same(resolved: Mapping[str, object], network: str, inputs: Inputs, recipe: Recipe, path: Path) -> None:
-    """Check that network, data and recipe are those of the run."""
+def _recipe(resolved: Mapping[str, object], experiment: Experiment) -> Recipe:
+    """Return the recipe of a run, which the command line may have chosen."""
+    there = resolved.get("quantize")
+    try:
+        return Recipe.of(there) if isinstance(there, dict) else experiment.quantize.recipe
+    except InputError as error:
+        raise RunFolderError(
+            f"expected the recipe of the run in resolved.json, got {there}; restore the file"
+        ) from error
+
+
+def _check_same(
+    resolved: Mapping[str, object], network: str, inputs: Inputs, recipe: Recipe, path: Path
+) -> dict[str, str]:
+    """Check that network, data and recipe are those of the run, and return what they are."""
     evaluation: Evaluation = inputs.evaluation
     parts = {"calibration": inputs.calibration, "evaluation": evaluation.batches}
     data = fingerprint({name: fingerprint_of_batches(batches) for name, batches in parts.items()})
@@ -156,3 +235,4 @@ def _check_same(resolved: Mapping[str, object], network: str, inputs: Inputs, re
             f"expected the factories of {path} to make what the run was about, got another {', '.join(differing)}; "
             "restore them, or explore again"
         )
+    return found

@@ -14,6 +14,7 @@ from hwdse.commands.screen import CONSOLE, fail, print_json, watched
 from hwdse.experiment import Experiment, load_experiment
 from hwdse.files import read_json
 from hwdse.hardware import load_profile
+from hwdse.quantize.recipe import recipe_named
 from hwdse.report.write import write_report
 from hwdse.study import Budget, Study, explore
 from hwdse.study.folder import RunFolder
@@ -37,6 +38,8 @@ class Options:
         Budget, instead of the experiment's.
     resume
         Go on with a run.
+    recipe
+        Name of a recipe, instead of the experiment's.
     """
 
     out: Path | None
@@ -45,6 +48,7 @@ class Options:
     evaluations: int | None
     seconds: float | None
     resume: bool
+    recipe: str | None = None
 
 
 def explore_experiment(path: Path, options: Options, *, as_json: bool) -> None:
@@ -56,7 +60,8 @@ def explore_experiment(path: Path, options: Options, *, as_json: bool) -> None:
     out = options.out or Path("runs") / experiment.name
     RunFolder(out, resume=options.resume)  # whether it can be used is known before the network is loaded
     profiles = profiles_of(experiment, path.parent) if not options.devices else list(map(load_profile, options.devices))
-    question = question_of(experiment, seed=options.seed)
+    recipe = recipe_named(options.recipe) if options.recipe is not None else None
+    question = question_of(experiment, seed=options.seed, recipe=recipe)
     budget = _budget(experiment, options)
     with watched() as progress:
         inputs, captured = load(experiment, path.parent, progress)

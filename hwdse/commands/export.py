@@ -24,6 +24,7 @@ def export(
     config_id: str | None,
     maximum: Sequence[str],
     experiment: Path | None,
+    use_tuned: bool,
     as_json: bool,
 ) -> None:
     """Write a configuration as ``out``, and its encodings as ``<out>.encodings.json``."""
@@ -31,7 +32,7 @@ def export(
         raise InputError(f"expected a file to write that ends in .onnx, got {out}; correct --out")
     chosen = choose(run, device, config_id=config_id, maximum=maximum, as_json=as_json)
     with watched() as progress:
-        deployment, _ = deploy(chosen, experiment, progress)
+        deployment, _, is_tuned = deploy(chosen, experiment, progress, use_tuned=use_tuned)
     write_onnx(out, deployment.model)
     encodings = write_json(out.with_suffix(".encodings.json"), deployment.encodings)
     size_kib = out.stat().st_size / KIB
@@ -41,6 +42,7 @@ def export(
                 "device": device,
                 "config_id": chosen.config_id,
                 "bits": chosen.bits,
+                "tuned": is_tuned,
                 "onnx": str(out),
                 "encodings": str(encodings),
                 "file_kib": size_kib,
@@ -50,9 +52,10 @@ def export(
         )
         return
     predicted = deployment.predicted["size_kib"]
+    tuned = " (tuned weights)" if is_tuned else ""
     CONSOLE.print(
-        f"{device} {chosen.config_id}: {size_kib:.1f} KiB, of which numbers {deployment.stored_kib:.1f} KiB (predicted "
-        f"{predicted:.1f} KiB)",
+        f"{device} {chosen.config_id}{tuned}: {size_kib:.1f} KiB, of which numbers {deployment.stored_kib:.1f} KiB "
+        f"(predicted {predicted:.1f} KiB)",
         markup=False,
     )
     for path in (out, encodings):

@@ -12,7 +12,7 @@ from hwdse.capture import Capture, capture
 from hwdse.experiment import Experiment, Inputs, make_inputs
 from hwdse.hardware import HardwareProfile, load_profile
 from hwdse.progress import Progress
-from hwdse.quantize.network import Recipe
+from hwdse.quantize.recipe import Recipe
 from hwdse.study.prepare import Question
 
 __all__ = ["load", "profiles_of", "question_of", "silenced"]
@@ -46,13 +46,13 @@ def profiles_of(experiment: Experiment, folder: Path) -> list[HardwareProfile]:
     return [load_profile(folder / name if name.endswith(".toml") else name) for name in experiment.devices]
 
 
-def question_of(experiment: Experiment, *, seed: int | None = None) -> Question:
-    """Return what an experiment asks."""
+def question_of(experiment: Experiment, *, seed: int | None = None, recipe: Recipe | None = None) -> Question:
+    """Return what an experiment asks, with another seed or recipe if they are given."""
     return Question.of(
         (*experiment.objectives.maximize, *experiment.objectives.minimize),
         precisions=experiment.space.precisions,
         fixed=experiment.space.fixed,
-        recipe=Recipe(**experiment.quantize.model_dump()),
+        recipe=recipe or experiment.quantize.recipe,
         seed=experiment.seed if seed is None else seed,
         loss=experiment.search.loss,
     )

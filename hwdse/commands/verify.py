@@ -21,15 +21,22 @@ VERIFICATION_FAILED = 4
 
 
 def verify(
-    run: Path, device: str, *, config_id: str | None, threads: int, experiment: Path | None, as_json: bool
+    run: Path,
+    device: str,
+    *,
+    config_id: str | None,
+    threads: int,
+    experiment: Path | None,
+    use_tuned: bool,
+    as_json: bool,
 ) -> None:
     """Verify a configuration, write ``<run>/<device>/verify.json`` and show it; exit 4 if something does not hold."""
     chosen = choose(run, device, config_id=config_id, as_json=as_json)
     with watched() as progress:
-        deployment, inputs = deploy(chosen, experiment, progress)
+        deployment, inputs, is_tuned = deploy(chosen, experiment, progress, use_tuned=use_tuned)
         found = verify_deployment(deployment, inputs.evaluation, progress, threads=threads)
-    record = {"device": device, "config_id": chosen.config_id, "bits": chosen.bits, "threads": threads}
-    record |= found.record()
+    record = {"device": device, "config_id": chosen.config_id, "bits": chosen.bits, "tuned": is_tuned}
+    record |= {"threads": threads, **found.record()}
     write_json(run / device / "verify.json", record)
     if as_json:
         print_json(record)
@@ -45,7 +52,8 @@ def verify(
 
 def _table(chosen: Chosen, found: Verification, record: dict[str, Any]) -> Table:
     """Return expectation beside measurement, a row each."""
-    table = Table(title=f"{chosen.device} {chosen.config_id} in {record['runtime']}", box=SIMPLE_HEAD)
+    tuned = ", tuned weights," if record["tuned"] else ""
+    table = Table(title=f"{chosen.device} {chosen.config_id}{tuned} in {record['runtime']}", box=SIMPLE_HEAD)
     for heading in ("", "predicted", "measured"):
         table.add_column(heading, justify="left" if not heading else "right")
     agreement, quality = found.agreement, found.metric

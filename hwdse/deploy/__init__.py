@@ -15,8 +15,9 @@ from hwdse.errors import InputError
 from hwdse.evaluate.fingerprint import fingerprint_of_network
 from hwdse.graph import BitConfig
 from hwdse.hardware import HardwareProfile, load_profile
-from hwdse.quantize.network import QuantizedNetwork, Recipe
+from hwdse.quantize.network import QuantizedNetwork
 from hwdse.quantize.origin import Origin
+from hwdse.quantize.recipe import Recipe
 from hwdse.study.prepare import check_same_network
 
 __all__ = ["Deployment", "export"]

@@ -52,7 +52,7 @@ class DeployedNetwork(QuantizedNetwork):
             recipe=network.recipe,
             batches=network.batches,
         )
-        self._rebuilt = network._rebuilt
+        self._rebuilt, self._fitted = network._rebuilt, network._fitted
         self.session = open_session(model, threads=threads)
 
     def forward(self, batch: Any, setting: Setting) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,67 +13,29 @@ from torch import fx
 
 from hwdse.calibrate import Boxes, Stream, calibrator
 from hwdse.capture import Capture
+from hwdse.capture.sites import Site
 from hwdse.errors import InputError
 from hwdse.formats import FP32, NumberFormat, Precision, Scheme, parse
 from hwdse.graph import BitConfig, Layer
 from hwdse.progress import SILENT, Progress
-from hwdse.quantize.gram import Rebuilt, rebuild, rebuildable
+from hwdse.quantize.equalize import equalize
+from hwdse.quantize.fitted import Fitted
 from hwdse.quantize.program import IMAGES, Program
 from hwdse.quantize.quantizer import Quantizer, activation_quantizer
+from hwdse.quantize.ranges import choose_ranges, range_candidates
+from hwdse.quantize.rebuild import rebuild
+from hwdse.quantize.rebuildable import rebuildable, tied
+from hwdse.quantize.rebuilt import Rebuilt
+from hwdse.quantize.recipe import OUTPUT, Recipe
+from hwdse.quantize.store import Shelf, Store
+from hwdse.quantize.threads import single_threaded
 from hwdse.quantize.weights import QuantizedWeight, quantize_weight
 
-__all__ = ["QuantizedNetwork", "Recipe", "Setting", "observe"]
+__all__ = ["QuantizedNetwork", "Setting", "observe", "program_of"]
 
-
-ROUNDINGS = ("nearest", "gram")
-"""Ways to round weights."""
 
 _MOST_BITS = 8
 """Formats of more bits are rounded to nearest: their errors are small beside those of 8-bit activations."""
-
-_PATH = parse("int8")
-"""Format of activations on the way to a layer whose weights are reconstructed."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How quantized values are found; part of the fingerprint of an evaluation.
-
-    Attributes
-    ----------
-    weight_ranges, activation_ranges
-        Names of calibrators.
-    weight_rounding
-        ``nearest``; or ``gram``: weights of at most 8 bits that one layer alone reads, and that layer's bias, are those
-        that keep its output on the calibration data, see :mod:`hwdse.quantize.gram`.
-
-    Raises
-    ------
-    InputError
-        If the rounding is unknown.
-    """
-
-    weight_ranges: str = "minmax"
-    activation_ranges: str = "mse"
-    weight_rounding: str = "nearest"
-
-    def __post_init__(self) -> None:
-        if self.weight_rounding not in ROUNDINGS:
-            raise InputError(f"expected a weight rounding of {', '.join(ROUNDINGS)}, got {self.weight_rounding!r}")
-
-    @property
-    def needs_data(self) -> bool:
-        """True if weights are found from calibration data."""
-        return self.weight_rounding != "nearest"
-
-    @property
-    def key(self) -> str:
-        """Text that is equal for equal recipes.
-
-        >>> Recipe().key
-        'nearest.w-minmax.a-mse'
-        """
-        return f"{self.weight_rounding}.w-{self.weight_ranges}.a-{self.activation_ranges}"
 
 
 @dataclass(frozen=True)
@@ -86,6 +50,12 @@ class Setting:
     def constants(self) -> dict[int, torch.Tensor]:
         """Weights and biases by position."""
         return {**self.weights, **self.biases}
+
+
+def program_of(captured: Capture, recipe: Recipe, batches: Sequence[Any], *, written: bool) -> Program:
+    """Return the program of a network; equalized, if the recipe says so."""
+    program = Program.of(captured, written=written)
+    return equalize(program, batches).program if recipe.equalization else program
 
 
 class _Observer:
@@ -193,13 +163,15 @@ class QuantizedNetwork:
     recipe
         How ranges and weights are found.
     batches
-        Calibration data, which a recipe that reconstructs weights needs again for every format.
+        Calibration data, which a recipe that finds weights from them needs again for every format.
+    store
+        Where such weights are kept on disk.
 
     Raises
     ------
     InputError
-        If the scheme has quantized outputs and the program was compiled without them, or the recipe reconstructs
-        weights and there are no batches.
+        If the scheme has quantized outputs and the program was compiled without them, or the recipe finds weights
+        from data and there are no batches.
     """
 
     def __init__(
@@ -210,6 +182,7 @@ class QuantizedNetwork:
         streams: Mapping[str, Stream],
         recipe: Recipe | None = None,
         batches: Sequence[Any] = (),
+        store: Store | None = None,
     ) -> None:
         convolutions = any(site.is_convolution for site in program.captured.sites.values())
         if scheme.quantized_outputs and convolutions and not program.written:
@@ -224,14 +197,15 @@ class QuantizedNetwork:
             raise InputError(
                 "expected calibration batches for a recipe that reconstructs weights, got none; give batches"
             )
-        self.batches = batches
+        self.batches, self.store = batches, store
         read = read_points(program.captured)
         self.streams = {point: stream for point, stream in streams.items() if point in read}
         self.all_streams = streams
-        self._calibrate = calibrator(self.recipe.activation_ranges)
+        self._calibrate = calibrator(self.recipe.activation_calibrator)
         self._weights: dict[tuple[str, NumberFormat], QuantizedWeight] = {}
         self._rebuilt: dict[NumberFormat, dict[str, Rebuilt]] = {}
         self._quantizers: dict[tuple[str, NumberFormat], Quantizer | None] = {}
+        self._fitted: Fitted | None = None
 
     @classmethod
     def calibrated(
@@ -241,6 +215,7 @@ class QuantizedNetwork:
         *,
         scheme: Scheme,
         recipe: Recipe | None = None,
+        store: Store | None = None,
         on_batch: Callable[[], None] | None = None,
     ) -> QuantizedNetwork:
         """Return the network under ``scheme``, with the ranges that calibration ``batches`` give it.
@@ -250,15 +225,60 @@ class QuantizedNetwork:
         InputError
             As :func:`observe`.
         """
-        program = Program.of(captured, written=scheme.quantized_outputs)
         kept = list(batches) if recipe is not None and recipe.needs_data else []
+        program = program_of(captured, recipe or Recipe(), kept, written=scheme.quantized_outputs)
         streams = observe(program, kept or batches, on_batch=on_batch)
-        return cls(program, scheme=scheme, streams=streams, recipe=recipe, batches=kept)
+        return cls(program, scheme=scheme, streams=streams, recipe=recipe, batches=kept, store=store)
 
     @property
     def captured(self) -> Capture:
         """The captured network."""
         return self.program.captured
+
+    def fitted(self, fitted: Fitted) -> QuantizedNetwork:
+        """Return this network with what was ``fitted`` to one configuration, which is then the only one that it runs.
+
+        Raises
+        ------
+        InputError
+            If the configuration is not one of this network.
+        """
+        self.check(fitted.config.precisions)
+        network = copy(self)
+        network._fitted = fitted
+        return network
+
+    def refined(self, config: BitConfig, *, progress: Progress = SILENT) -> Fitted:
+        """Return the weights of ``config`` found once more, each after those that the layers before have in it.
+
+        A configuration's weights are otherwise stitched from those that were found with all layers in one format.
+
+        Raises
+        ------
+        InputError
+            If the recipe finds no weights from data, or the configuration is not one of this network.
+        """
+        if not self.recipe.finds_weights:
+            raise InputError(f"expected a recipe that finds weights from data, got {self.recipe.key}; use gram")
+        setting = self.configure(config)
+        layers = [layer for layer in self.captured.layers if layer.weight is not None]
+        formats = {str(layer.weight): config.precisions[layer.name].weights for layer in layers}
+        names = [name for name, number_format in formats.items() if self._is_rebuilt(number_format)]
+        progress.start("refine", len(self._sites.keys() & set(names)))
+        found = rebuild(
+            self.program,
+            self.batches,
+            scheme=self.scheme,
+            recipe=self.recipe,
+            nearest=lambda name: self._nearest(name, formats[name]),
+            quantizers=setting.quantizers,
+            taken={p: v for p, v in setting.weights.items() if p not in {self.program.weights[n] for n in names}},
+            names=names,
+            progress=progress,
+        )
+        by_weight = {str(layer.weight): layer.name for layer in layers}
+        biases = {by_weight[name]: r.bias for name, r in found.items() if r.bias is not None}
+        return Fitted(config, {name: rebuilt.weight for name, rebuilt in found.items()}, biases)
 
     def setting(self, precisions: Mapping[str, Precision]) -> Setting:
         """Return weights and quantizers for ``precisions`` by layer name; other layers stay in full precision.
@@ -283,7 +303,7 @@ class QuantizedNetwork:
                 if (bias := self.bias(layer, precision.weights)) is not None:
                     biases[self.program.biases[name]] = bias
             for point, number_format in points:
-                quantizer = self._quantizer(point, number_format)
+                quantizer = self.quantizer(point, number_format)
                 if quantizer is not None:
                     quantizers[point] = quantizer
         return Setting(weights, self._with_written(quantizers, precisions), biases)
@@ -296,7 +316,7 @@ class QuantizedNetwork:
         for name, point in self.program.written.items() if self.scheme.quantized_outputs else ():
             precision = precisions.get(name)
             if precision is not None and precision.weights.is_integer and precision.activations.is_integer:
-                own = self._quantizer(point, precision.activations) if point not in found else None
+                own = self.quantizer(point, precision.activations) if point not in found else None
                 found |= {point: own} if own is not None else {}
         return found
 
@@ -306,8 +326,10 @@ class QuantizedNetwork:
         Raises
         ------
         InputError
-            If a layer is unknown, or layers that are tied get different precisions.
+            If a layer is unknown, layers that are tied get different precisions, or weights were fitted for others.
         """
+        if self._fitted is not None:
+            self._fitted.check(precisions)
         unknown = [name for name in precisions if name not in self.captured.layer_index]
         if unknown:
             raise InputError(f"expected layer names of this network, got {unknown[0]!r}")
@@ -340,61 +362,133 @@ class QuantizedNetwork:
             If the format cannot hold it (the layer is named).
         """
         assert layer.weight is not None
+        if self._fitted is not None and (fitted := self._fitted.weight(layer, number_format)) is not None:
+            return fitted
         rebuilt = self._of_format(number_format).get(layer.weight)
         return self._nearest(layer.weight, number_format) if rebuilt is None else rebuilt.weight
 
     def bias(self, layer: Layer, number_format: NumberFormat) -> torch.Tensor | None:
-        """Return the bias that goes with a reconstructed weight; ``None`` if the layer keeps its own."""
+        """Return the bias that goes with a reconstructed or fitted weight; ``None`` if the layer keeps its own."""
+        if self._fitted is not None and (fitted := self._fitted.bias(layer, number_format)) is not None:
+            return fitted
         rebuilt = self._of_format(number_format).get(layer.weight or "")
         return None if rebuilt is None else rebuilt.bias
 
-    def reconstruct(self, number_formats: Iterable[NumberFormat], *, progress: Progress = SILENT) -> None:
-        """Find all weights in ``number_formats`` now, if the recipe reconstructs them; otherwise it is done on demand.
+    def check_formats(self, precisions: Iterable[Precision]) -> None:
+        """Check that the formats of all ``precisions`` can hold what they are for, before anything that takes long.
 
-        Says through ``progress`` where calibration data are too few.
+        Raises
+        ------
+        InputError
+            If one cannot hold a weight or a tensor (layer and tensor are named).
+        """
+        for precision in dict.fromkeys(precisions):
+            for name in self.program.weights:
+                if precision.weights != FP32:
+                    self._nearest(name, precision.weights)
+            for point in self.streams:
+                self._seen_quantizer(point, precision.activations)
+
+    def reconstruct(self, number_formats: Iterable[NumberFormat], *, progress: Progress = SILENT) -> None:
+        """Find all weights in ``number_formats`` now, if the recipe finds them from data; else it is done on demand.
+
+        Formats are found side by side, as many as there are threads. Says through ``progress`` where calibration data
+        are too few, and which layers stay rounded to nearest.
 
         Raises
         ------
         InputError
             If a format cannot hold a weight, or a value is not finite (the layer is named).
         """
+        wanted = [f for f in dict.fromkeys(number_formats) if self._is_rebuilt(f) and f not in self._rebuilt]
+        if not wanted:
+            return
+        sites = self._sites
+        progress.start(f"weights in {', '.join(f.name for f in wanted)}", len(sites) * len(wanted))
+        workers = min(torch.get_num_threads(), len(wanted))
+        with single_threaded(), ThreadPoolExecutor(workers) as executor:
+            found = executor.map(lambda number_format: self._rebuild(number_format, progress), wanted)
+            self._rebuilt |= dict(zip(wanted, found, strict=True))
+        self._tell(wanted, progress)
+
+    def choose_ranges(self, number_formats: Iterable[NumberFormat], *, progress: Progress = SILENT) -> None:
+        """Find ranges of all activations in ``number_formats`` now, if the recipe finds them by the output.
+
+        Raises
+        ------
+        InputError
+            If a format cannot hold a tensor, or an output is not finite (the tensor is named).
+        """
+        if self.recipe.activation_ranges != OUTPUT:
+            return
+        known = {number_format for _, number_format in self._quantizers}
         for number_format in dict.fromkeys(number_formats):
-            if not self._is_rebuilt(number_format) or number_format in self._rebuilt:
-                continue
-            sites = rebuildable(self.program)
-            progress.start(f"weights in {number_format.name}", len(sites))
-            found = self._rebuild(number_format, progress.advance)
-            missing = {sites[name].name: rebuilt.missing for name, rebuilt in found.items() if rebuilt.missing}
-            if missing:
-                name = max(missing, key=missing.__getitem__)
-                progress.warn(
-                    f"expected more calibration data to reconstruct weights, got {missing[name]} rows too few for "
-                    f"{name} and too few for {len(missing)} layers in all; add samples"
-                )
+            if number_format.bits <= _MOST_BITS and number_format not in known:
+                chosen = self._chosen_quantizers(number_format, progress)
+                self._quantizers |= {(point, number_format): quantizer for point, quantizer in chosen.items()}
+
+    def _tell(self, number_formats: Iterable[NumberFormat], progress: Progress) -> None:
+        """Say what is not as it should be with weights that were found."""
+        sites = self._sites
+        missing: dict[str, int] = {}
+        kept: dict[str, list[str]] = {}
+        for number_format in number_formats:
+            for name, rebuilt in self._rebuilt[number_format].items():
+                if rebuilt.missing:
+                    missing[sites[name].name] = rebuilt.missing
+                if rebuilt.is_nearest and self.recipe.weight_rounding != "nearest":
+                    kept.setdefault(number_format.name, []).append(sites[name].name)
+        if missing:
+            name = max(missing, key=missing.__getitem__)
+            progress.warn(
+                f"expected more calibration data to reconstruct weights, got {missing[name]} rows too few for {name} "
+                f"and too few for {len(missing)} layers in all; add samples"
+            )
+        for text, names in kept.items():
+            progress.warn(
+                f"expected {self.recipe.weight_rounding} to find better weights in {text} than rounding to nearest, "
+                f"got none for {', '.join(names)}; these stay rounded to nearest"
+            )
+
+    @property
+    def _sites(self) -> dict[str, Site]:
+        """The layer that each weight is fitted to, by the weight's name."""
+        return rebuildable(self.program) | (tied(self.program) if self.recipe.weight_rounding == "gram" else {})
 
     def _is_rebuilt(self, number_format: NumberFormat) -> bool:
-        return self.recipe.needs_data and number_format.bits <= _MOST_BITS
+        return self.recipe.finds_weights and number_format.bits <= _MOST_BITS
 
     def _of_format(self, number_format: NumberFormat) -> Mapping[str, Rebuilt]:
         """Return the reconstructed weights in a format, if its are."""
         if not self._is_rebuilt(number_format):
             return {}
-        return self._rebuilt[number_format] if number_format in self._rebuilt else self._rebuild(number_format)
+        if number_format not in self._rebuilt:
+            self.reconstruct([number_format])
+        return self._rebuilt[number_format]
 
-    def _rebuild(
-        self, number_format: NumberFormat, on_layer: Callable[[], None] | None = None
-    ) -> Mapping[str, Rebuilt]:
-        points = [point for point in self.program.points if point in self.streams]
-        quantizers = {point: self._quantizer(point, _PATH) for point in points}
-        self._rebuilt[number_format] = rebuild(
+    def _rebuild(self, number_format: NumberFormat, progress: Progress) -> dict[str, Rebuilt]:
+        return rebuild(
             self.program,
             self.batches,
             scheme=self.scheme,
+            recipe=self.recipe,
             nearest=lambda name: self._nearest(name, number_format),
-            quantizers={point: quantizer for point, quantizer in quantizers.items() if quantizer is not None},
-            on_layer=on_layer,
+            quantizers=self._quantizers_on_path(),
+            shelf=self._shelf(number_format),
+            progress=progress,
         )
-        return self._rebuilt[number_format]
+
+    def _shelf(self, number_format: NumberFormat) -> Shelf | None:
+        """Return where what is found for a format is kept."""
+        if self.store is None:
+            return None
+        return self.store.shelf(self.scheme.key, self.recipe.key, number_format.name)
+
+    def _quantizers_on_path(self) -> dict[str, Quantizer]:
+        """Return what rounds activations on the way to layers whose weights are found."""
+        points = [point for point in self.program.points if point in self.streams]
+        quantizers = {point: self._seen_quantizer(point, parse(self.recipe.path)) for point in points}
+        return {point: quantizer for point, quantizer in quantizers.items() if quantizer is not None}
 
     def _nearest(self, weight: str, number_format: NumberFormat) -> QuantizedWeight:
         """Return the weight of a name rounded to nearest."""
@@ -414,16 +508,55 @@ class QuantizedNetwork:
         """Return the axis of a parameter's output channels; layers that read it both ways share the first one's."""
         return next(site.weight_axis for site in self.captured.sites.values() if site.weight == weight)
 
-    def _quantizer(self, point: str, number_format: NumberFormat) -> Quantizer | None:
+    def _found_quantizer(self, point: str, number_format: NumberFormat) -> Quantizer | None:
         key = (point, number_format)
         if key not in self._quantizers:
-            try:
-                self._quantizers[key] = activation_quantizer(
-                    Boxes.of_stream(self.all_streams[point]),
-                    number_format=number_format,
-                    scheme=self.scheme,
-                    calibrate=self._calibrate,
-                )
-            except InputError as error:
-                raise InputError(f"{error} (tensor {point!r})") from error
+            self.choose_ranges([number_format])
+        if key not in self._quantizers:
+            self._quantizers[key] = self._seen_quantizer(point, number_format)
         return self._quantizers[key]
+
+    def _seen_quantizer(self, point: str, number_format: NumberFormat) -> Quantizer | None:
+        """Return the quantizer at ``point`` by what the tensor holds."""
+        try:
+            return activation_quantizer(
+                Boxes.of_stream(self.all_streams[point]),
+                number_format=number_format,
+                scheme=self.scheme,
+                calibrate=self._calibrate,
+            )
+        except InputError as error:
+            raise InputError(f"{error} (tensor {point!r})") from error
+
+    def _chosen_quantizers(self, number_format: NumberFormat, progress: Progress = SILENT) -> dict[str, Quantizer]:
+        """Return the quantizers of all points by their effect on the output, with all weights in the same format."""
+        candidates = range_candidates(self.all_streams, number_format, scheme=self.scheme)
+        shelf = self._shelf(number_format)
+        chosen = shelf.ranges({p: len(options) for p, options in candidates.items()}) if shelf is not None else None
+        if chosen is None:
+            found = self._of_format(number_format)
+            constants = {
+                position: (found[name].weight if name in found else self._nearest(name, number_format)).values
+                for name, position in self.program.weights.items()
+            }
+            sites = self._sites
+            biases = {self.program.biases[sites[n].name]: r.bias for n, r in found.items() if r.bias is not None}
+            progress.start(f"ranges in {number_format.name}", len(candidates))
+            chosen = choose_ranges(
+                self.program, self.batches, {**constants, **biases}, candidates, on_point=progress.advance
+            )
+            if shelf is not None:
+                shelf.put_ranges(chosen)
+        return {point: candidates[point][index] for point, index in chosen.items()}
+
+    def quantizer(self, point: str, number_format: NumberFormat) -> Quantizer | None:
+        """Return what rounds the activations at ``point``; ``None`` keeps fp32.
+
+        Raises
+        ------
+        InputError
+            If the format cannot hold them (the tensor is named).
+        """
+        if self._fitted is not None and point in self._fitted.quantizers:
+            return self._fitted.quantizers[point]
+        return self._found_quantizer(point, number_format)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from hwdse.formats import Levels
 from hwdse.formats.levels import SMALLEST_SCALE
 
-__all__ = ["Damped", "Grid", "descend", "greedy", "output_error", "reconstruct", "refit"]
+__all__ = ["DAMPING", "Damped", "Grid", "descend", "greedy", "output_error", "reconstruct", "refit"]
 
 Array = NDArray[np.float64]
 
@@ -31,6 +31,9 @@ ROUNDS = 20
 
 SETTLED = 1e-4
 """Share of the error that a turn must take away for another one."""
+
+_FEW_LEVELS = 16
+"""Levels up to which a channel may do best at any of these; with more it does well near the calibrated scale."""
 
 _PANEL = 64
 """Columns whose effect on each other is booked at once, before that on all others."""
@@ -53,6 +56,8 @@ class Grid:
         Columns per block.
     is_shared
         True if the whole layer has one scale.
+    copies
+        How often all channels stand one after another, with other scales.
     """
 
     levels: Levels
@@ -60,6 +65,7 @@ class Grid:
     zero_point: Array
     length: int
     is_shared: bool = False
+    copies: int = 1
 
     def nearest(self, scaled: Array, zero_point: Array) -> Array:
         """Return the levels nearest to values in units of the scale, counted from the zero point."""
@@ -169,28 +175,35 @@ def descend(codes: Array, damped: Damped, grid: Grid) -> Array:
     curvature = np.diagonal(covariance, axis1=1, axis2=2)[:, :, None]
     values = codes * scale
     slope = covariance @ values - damped.cross  # half the derivative of the error
-    least = -_TINY * np.maximum((damped.cross * damped.target).sum(1), 0.0)
+    least = -_TINY * np.maximum((damped.cross * damped.target).sum(1, keepdims=True), 0.0)
+
+    def moves(own: slice) -> tuple[Array, NDArray[np.bool_]]:
+        """Return the best codes of columns, and where they are gains."""
+        bend = curvature[:, own]
+        best = grid.nearest((values[:, own] - slope[:, own] / bend) / scale[:, own], zero[:, own])
+        step = (best - codes[:, own]) * scale[:, own]
+        return best, step * (2.0 * slope[:, own] + bend * step) < least
+
     moving = True
     while moving:
         moving = False
         for start in range(0, columns, _PANEL):
-            stop = min(start + _PANEL, columns)
-            before = values[:, start:stop].copy()
-            for k in range(start, stop):
-                best = grid.nearest((values[:, k] - slope[:, k] / curvature[:, k]) / scale[:, k], zero[:, k])
-                step = (best - codes[:, k]) * scale[:, k]
-                goes = step * (2.0 * slope[:, k] + curvature[:, k] * step) < least
-                if not goes.any():
-                    continue
-                step = np.where(goes, step, 0.0)
-                codes[:, k] = np.where(goes, best, codes[:, k])
-                values[:, k] += step
-                slope[:, start:stop] += covariance[:, start:stop, k, None] * step[:, None]
-            moves = values[:, start:stop] - before
-            if moves.any():
-                moving = True
-                slope[:, :start] += covariance[:, :start, start:stop] @ moves
-                slope[:, stop:] += covariance[:, stop:, start:stop] @ moves
+            panel = slice(start, min(start + _PANEL, columns))
+            (promising,) = np.nonzero(moves(panel)[1].any((0, 2)))
+            if not promising.size:
+                continue
+            moving = True
+            before = values[:, panel].copy()
+            for k in start + promising:
+                column = slice(k, k + 1)
+                best, goes = moves(column)
+                step = np.where(goes, (best - codes[:, column]) * scale[:, column], 0.0)
+                codes[:, column] = np.where(goes, best, codes[:, column])
+                values[:, column] += step
+                slope[:, panel] += covariance[:, panel, column] * step
+            moved = values[:, panel] - before
+            slope[:, : panel.start] += covariance[:, : panel.start, panel] @ moved
+            slope[:, panel.stop :] += covariance[:, panel.stop :, panel] @ moved
     return codes
 
 
@@ -209,7 +222,7 @@ def refit(codes: Array, damped: Damped, grid: Grid) -> Grid:
         product = (part * slope[:, own]).sum(1)
         square = (part * (damped.covariance[:, own, own] @ part)).sum(1)
         if grid.is_shared:
-            product, square = (np.full_like(a, a.sum()) for a in (product, square))
+            product, square = (_summed(a, grid.copies) for a in (product, square))
         usable = square > 0.0
         best = scale[:, block] - product / np.where(usable, square, 1.0)
         best = np.where(usable & (best >= SMALLEST_SCALE), best, scale[:, block])
@@ -219,38 +232,44 @@ def refit(codes: Array, damped: Damped, grid: Grid) -> Grid:
     return replace(grid, scale=scale)
 
 
+def _summed(of_channels: Array, copies: int) -> Array:
+    """Return the sum over all channels of a copy at each of them, ``(groups, channels)``."""
+    apart = of_channels.reshape(len(of_channels), copies, -1)
+    return np.broadcast_to(apart.sum((0, 2), keepdims=True), apart.shape).reshape(of_channels.shape)
+
+
 def reconstruct(damped: Damped, grid: Grid) -> tuple[Array, Grid]:
     """Return codes and the grid with the scales that they were found with.
 
-    Greedy rounding from several shares of the scale, of which every channel keeps the best; then codes and scales take
-    turns until the error falls no more.
+    Greedy rounding from several shares of the scale; from each, codes and scales take turns until the error falls no
+    more. Every channel keeps the best that it came to: there are many minima, and the first is seldom a good one.
     """
     has_scale = grid.levels.number_format.has_scale
-    codes, grid = _started(damped, grid, FACTORS if has_scale else (1.0,))
-    error = np.inf
+    factors = FACTORS[: len(FACTORS) if grid.levels.values.size <= _FEW_LEVELS else 2] if has_scale else (1.0,)
+    groups, columns, channels = damped.cross.shape
+    scales = [(grid.scale * factor).astype(np.float32).astype(np.float64) for factor in factors]
+    trials = replace(
+        grid,
+        scale=np.maximum(np.concatenate(scales, axis=2), SMALLEST_SCALE),
+        zero_point=np.tile(grid.zero_point, len(factors)),
+        copies=len(factors),
+    )
+    wide = Damped(damped.covariance, np.tile(damped.cross, len(factors)))
+    codes = greedy(wide, trials)
+    least = np.inf
     for _ in range(ROUNDS if has_scale else 1):
-        codes = descend(codes, damped, grid)
-        values = codes * grid.spread(codes.shape[1])[0]
-        reached = float(output_error(values - damped.target, damped.covariance, np.zeros(())).sum())
-        if reached >= error * (1.0 - SETTLED):
+        codes = descend(codes, wide, trials)
+        values = codes * trials.spread(columns)[0]
+        reached = float(output_error(values - wide.target, wide.covariance, np.zeros(())).sum())
+        if reached >= least * (1.0 - SETTLED):
             break
-        error = reached
-        grid = refit(codes, damped, grid) if has_scale else grid
-    return codes, grid
-
-
-def _started(damped: Damped, grid: Grid, factors: tuple[float, ...]) -> tuple[Array, Grid]:
-    """Return greedy codes and the grid they belong to, at the best of ``factors`` of every channel's scale."""
-    best_codes, best_scale, least = np.zeros_like(damped.cross), grid.scale, np.full(damped.cross[:, 0].shape, np.inf)
-    for factor in factors:
-        scale = (grid.scale * factor).astype(np.float32).astype(np.float64)
-        trial = replace(grid, scale=np.maximum(scale, SMALLEST_SCALE))
-        codes = greedy(damped, trial)
-        error = output_error(codes * trial.spread(codes.shape[1])[0], damped.covariance, damped.cross)
-        if grid.is_shared:
-            error = np.full_like(error, error.sum())
-        better = error < least
-        least = np.where(better, error, least)
-        best_codes = np.where(better[:, None], codes, best_codes)
-        best_scale = np.where(better[:, None], trial.scale, best_scale)
-    return best_codes, replace(grid, scale=best_scale)
+        least = reached
+        trials = refit(codes, wide, trials) if has_scale else trials
+    error = output_error(codes * trials.spread(columns)[0], wide.covariance, wide.cross)
+    error = _summed(error, len(factors)) if grid.is_shared else error
+    best = error.reshape(groups, len(factors), channels).argmin(1)[:, None, None]
+    codes, scale = (
+        np.take_along_axis(a.reshape(groups, -1, len(factors), channels), best, 2)[:, :, 0]
+        for a in (codes, trials.scale)
+    )
+    return codes, replace(grid, scale=scale)

@@ -20,8 +20,8 @@ from hwdse.formats import Precision
 from hwdse.front import Front, Objective
 from hwdse.hardware import HardwareProfile, load_profile
 from hwdse.progress import SILENT, Progress
-from hwdse.quantize.network import Recipe
 from hwdse.quantize.origin import Origin
+from hwdse.quantize.recipe import DEFAULT_RECIPE, Recipe
 from hwdse.search.propose import CARED_FOR
 from hwdse.study.budget import Budget, Meter
 from hwdse.study.device import LOSS, DeviceProblem, Genes
@@ -163,7 +163,7 @@ def explore(
     budget
         Evaluations and seconds.
     recipe
-        How ranges and weights are found.
+        How ranges and weights are found; :data:`hwdse.quantize.recipe.DEFAULT_RECIPE` by default.
     seed
         Of every random choice.
     loss
@@ -197,7 +197,7 @@ def explore(
         raise InputError(f"expected 0 fleet levels or more, got {fleet}")
     folder = RunFolder(out, resume=resume) if out is not None else None
     question = Question.of(
-        objectives, precisions=precisions, fixed=fixed or {}, recipe=recipe or Recipe(), seed=seed, loss=loss
+        objectives, precisions=precisions, fixed=fixed or {}, recipe=recipe or DEFAULT_RECIPE, seed=seed, loss=loss
     )
     profiles = [load_profile(d) if isinstance(d, str) else d for d in devices]
     prepared = prepare(

@@ -1,6 +1,7 @@
 """The run folder: what a run is about, and whether a resumed one is about the same.
 
-``resolved.json`` is the first file that a run writes, so a folder either has it, or nothing of a run to go on with.
+``resolved.json`` is the first file that a run writes but for weights, so a folder either has it, or nothing of a run to
+go on with; weights are good for any run about the same network and calibration data.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 from hwdse.errors import RunFolderError
 from hwdse.files import is_left_over, read_json, write_bytes, write_json
+from hwdse.study.weights import WEIGHTS
 
 __all__ = ["RunFolder", "environment"]
 
@@ -39,7 +41,7 @@ class RunFolder:
     path
         The folder; created if absent.
     resume
-        True to go on with what is there; otherwise the folder must be empty or absent.
+        True to go on with what is there; otherwise the folder must be empty, but for weights, or absent.
 
     Raises
     ------
@@ -54,7 +56,11 @@ class RunFolder:
             raise RunFolderError(f"expected a folder to write to, got the file {path}; name another one")
         if self.is_resumed and not resume:
             raise RunFolderError(f"expected an empty folder, got a run in {path}; add --resume or name another one")
-        if not self.is_resumed and path.is_dir() and not all(map(is_left_over, path.iterdir())):
+        if (
+            not self.is_resumed
+            and path.is_dir()
+            and not all(is_left_over(p) or p.name == WEIGHTS for p in path.iterdir())
+        ):
             raise RunFolderError(f"expected an empty folder or a run, got other files in {path}; name another one")
         there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
         if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):

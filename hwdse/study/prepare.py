@@ -20,14 +20,16 @@ from hwdse.evaluate.fingerprint import fingerprint, fingerprint_of_batches, fing
 from hwdse.formats import Precision, Scheme
 from hwdse.hardware import HardwareProfile
 from hwdse.progress import Progress
-from hwdse.quantize.network import QuantizedNetwork, Recipe, observe
+from hwdse.quantize.network import QuantizedNetwork, observe, program_of
 from hwdse.quantize.program import Program
+from hwdse.quantize.recipe import Recipe
 from hwdse.space import DesignSpace
 from hwdse.study.device import DeviceProblem, device_space
 from hwdse.study.folder import RunFolder
 from hwdse.study.losses import LOSSES, find_losses
 from hwdse.study.measure import Identity, SchemeState
 from hwdse.study.tables import load_sensitivity
+from hwdse.study.weights import weight_store
 
 __all__ = [
     "DEFAULT_PRECISIONS",
@@ -190,12 +192,14 @@ def prepare(
     identity = _identity(captured, batches, evaluation, question)
     if folder is not None:
         folder.check(identity_of_run(identity, question, profiles))
-    program = Program.of(captured, written=any(profile.scheme.quantized_outputs for profile in profiles))
+    written = any(profile.scheme.quantized_outputs for profile in profiles)
+    program = program_of(captured, question.recipe, batches, written=written)
     progress.start("calibrate", len(batches))
     streams = observe(program, batches, channels=channels, on_batch=progress.advance)
+    store = weight_store(folder.path if folder is not None else None, captured, batches, question.recipe)
     networks = {
         profile.scheme: QuantizedNetwork(
-            program, scheme=profile.scheme, streams=streams, recipe=question.recipe, batches=batches
+            program, scheme=profile.scheme, streams=streams, recipe=question.recipe, batches=batches, store=store
         )
         for profile in profiles
     }
@@ -271,7 +275,9 @@ def _states(
     for scheme, network in networks.items():
         chosen = [c for p in profiles if p.scheme == scheme for c in spaces[p.name].candidates]
         candidates = tuple(dict.fromkeys(chosen))
+        network.check_formats(candidates)
         network.reconstruct((candidate.weights for candidate in candidates), progress=progress)
+        network.choose_ranges((candidate.activations for candidate in candidates), progress=progress)
         sensitivity = _sensitivity(network, batches, candidates, question=question, folder=folder, progress=progress)
         states[scheme.key] = SchemeState(network, sensitivity, question.loss)
     return states

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +107,7 @@ class Recorder:
             "quality": prepared.quality,
             "columns": columns,
             "recipe": prepared.identity.recipe,
+            "quantize": asdict(prepared.question.recipe),
             "schemes": {name: p.profile.scheme.key for name, p in prepared.problems.items()},
             "titles": {name: p.profile.title for name, p in prepared.problems.items()},
             "device_notes": {name: p.note for name, p in prepared.problems.items()},

@@ -15,9 +15,10 @@ from hwdse.calibrate import calibrator
 from hwdse.capture import capture
 from hwdse.errors import InputError
 from hwdse.formats import Granularity, Precision, Scheme, Symmetry, parse
-from hwdse.quantize.network import QuantizedNetwork, Recipe, Setting, observe
+from hwdse.quantize.network import QuantizedNetwork, Setting, observe
 from hwdse.quantize.program import Program
 from hwdse.quantize.quantizer import activation_quantizer
+from hwdse.quantize.recipe import Recipe
 from hwdse.quantize.weights import quantize_weight
 from tests import networks
 

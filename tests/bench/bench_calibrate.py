@@ -14,8 +14,9 @@ from hwdse.calibrate import GROUP
 from hwdse.capture import capture
 from hwdse.formats import Precision, Scheme
 from hwdse.plugins import plugin_names
-from hwdse.quantize.network import QuantizedNetwork, Recipe, Setting, observe
+from hwdse.quantize.network import QuantizedNetwork, Setting, observe
 from hwdse.quantize.program import Program
+from hwdse.quantize.recipe import Recipe
 from hwdse.study.analysis import operand_formats
 
 SAMPLES, OBSERVED, BATCH, REPEATS = 4000, 512, 100, 3

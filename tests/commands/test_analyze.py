@@ -120,7 +120,8 @@ def odd(experiment):
 
 @pytest.mark.parametrize("loss", ["kl", "difficulty"])
 def test_any_mix_of_formats_is_explored(cli, odd, tmp_path, loss):
-    odd.write_text(odd.read_text() + f'\n[search]\nloss = "{loss}"\n[quantize]\nweight_ranges = "mse"\n')
+    text = odd.read_text().replace("[quantize]", '[quantize]\nweight_ranges = "mse"')
+    odd.write_text(text + f'\n[search]\nloss = "{loss}"\n')
     answer = cli("explore", odd, "--out", tmp_path / "run")
     assert answer.code == 0, answer.err
     measured = pd.read_csv(tmp_path / "run" / "odd" / "measured.csv")

@@ -58,11 +58,11 @@ FILE = {
         r"expected precisions that gap9_ne16 supports \(W8A8.*\), got W4A4; add one",
     ),
     "ranges": (
-        [("[budget]", '[quantize]\nactivation_ranges = "mse2"\n[budget]')],
+        [('activation_ranges = "mse"', 'activation_ranges = "mse2"')],
         r"activation_ranges: .*minmax.*'mse2'",
     ),
     "rounding": (
-        [("[budget]", '[quantize]\nweight_rounding = "up"\n[budget]')],
+        [('weight_rounding = "nearest"', 'weight_rounding = "up"')],
         r"weight_rounding: expected .*nearest.*gram.*'up'",
     ),
     "drop": ([("[budget]", "[pick]\nmax_drop = inf\n[budget]")], r"pick\.max_drop: expected a finite number"),

@@ -14,7 +14,7 @@ from hwdse.evaluate import evaluation_of
 from hwdse.evaluate.fingerprint import fingerprint, fingerprint_of_batches, fingerprint_of_network
 from hwdse.factories import load_factory
 from hwdse.hardware import load_profile
-from hwdse.quantize.network import Recipe
+from hwdse.quantize.recipe import Recipe
 
 TINY = Path(__file__).parents[1] / "tiny"
 EXAMPLE = torch.zeros(2, 1, 6, 6)

@@ -13,9 +13,10 @@ from hwdse.capture import capture
 from hwdse.errors import InputError
 from hwdse.formats import Granularity, Precision, Scheme, Symmetry, parse
 from hwdse.progress import SILENT
-from hwdse.quantize.gram import rebuildable
-from hwdse.quantize.network import QuantizedNetwork, Recipe, observe
+from hwdse.quantize.network import QuantizedNetwork, observe
 from hwdse.quantize.program import layer_output
+from hwdse.quantize.rebuildable import rebuildable, tied
+from hwdse.quantize.recipe import Recipe
 from tests import networks
 
 NEAREST = Recipe(activation_ranges="minmax")
@@ -47,6 +48,16 @@ def values_of(network, setting, batch, last):
     network.program.quantize_inputs(values, setting.quantizers)
     network.program.advance(values, setting.quantizers, last=last)
     return values
+
+
+def judged_at(site, steps):
+    """Return the step whose result a layer's weights are to keep: its own, or the sum that they complete."""
+    i = steps[layer_output(site).name]
+    (user, *more) = layer_output(site).users
+    if more or user.name not in steps or not user.name.startswith("add"):
+        return i
+    (other,) = [node for node in user.args if node is not layer_output(site)]
+    return steps[user.name] if steps[other.name] < i else i
 
 
 def harm(network, text):
@@ -96,7 +107,7 @@ def test_no_channel_is_worse_than_rounded_to_nearest(name, scheme):
     for site in rebuildable(network.program).values():
         layer = network.captured.layers[network.captured.layer_index[site.name]]
         other = nearest.quantized_weight(layer, parse("int3")).values
-        i = steps[layer_output(site).name]
+        i = judged_at(site, steps)
         errors: list[list[torch.Tensor]] = [[], []]
         for batch in network.batches:
             target = values_of(network, network.setting({}), batch, i + 1)[network.program.steps[i].output]
@@ -133,7 +144,7 @@ def test_a_setting_is_a_stitch_of_layers_that_were_found_once():
 
 def test_waiting_batches_that_take_too_much_memory_start_again(monkeypatch):
     kept = network_of("residual").setting(everywhere(network_of("residual"), "W2A8"))
-    monkeypatch.setattr("hwdse.quantize.gram._KEPT_BYTES", 0)
+    monkeypatch.setattr("hwdse.quantize.walk.KEPT_BYTES", 0)
     network = network_of("residual")
 
     forgotten = network.setting(everywhere(network, "W2A8"))
@@ -189,7 +200,7 @@ def test_a_weight_that_is_transposed_before_it_is_read_is_rebuilt_in_full():
     assert errors[0] < 0.7 * errors[1]
 
 
-@pytest.mark.parametrize("name", ["reused", "tied", "llama"])
+@pytest.mark.parametrize("name", ["reused", "tied"])
 def test_a_weight_that_something_else_reads_too_stays_at_nearest(name):
     network, plain = network_of(name), network_of(name, recipe=NEAREST)
     layers = [layer for layer in network.captured.layers if layer.weight is not None]
@@ -200,6 +211,19 @@ def test_a_weight_that_something_else_reads_too_stays_at_nearest(name):
         found, expected = (n.quantized_weight(layer, parse("int4")).values for n in (network, plain))
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
         assert network.bias(layer, parse("int4")) is None
+
+
+def test_a_weight_that_is_an_embedding_too_is_fitted_to_the_layer_that_reads_it():
+    network, plain = network_of("llama"), network_of("llama", recipe=NEAREST)
+    ((name, site),) = tied(network.program).items()
+    layer = network.captured.layers[network.captured.layer_index[site.name]]
+
+    found, nearest = (n.quantized_weight(layer, parse("int3")) for n in (network, plain))
+
+    full = network.program.folded[name]
+    assert network.bias(layer, parse("int3")) is None
+    assert (found.values - full).square().mean() < (nearest.values - full).square().mean()
+    assert harm(network, "W3A8") < harm(plain, "W3A8")
 
 
 def test_a_product_with_a_factor_stays_at_nearest():
@@ -294,7 +318,7 @@ def test_a_recipe_that_reconstructs_needs_data():
 
 
 def test_an_unknown_rounding_is_refused():
-    with pytest.raises(InputError, match="expected a weight rounding of nearest, gram, got 'best'"):
+    with pytest.raises(InputError, match="expected a weight rounding of nearest, gram, adaround, got 'best'"):
         Recipe(weight_rounding="best")
 
 

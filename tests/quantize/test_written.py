@@ -11,8 +11,9 @@ from torch.nn import functional
 from hwdse.capture import capture
 from hwdse.errors import InputError
 from hwdse.formats import Precision, Scheme, Symmetry
-from hwdse.quantize.network import QuantizedNetwork, Recipe, observe
+from hwdse.quantize.network import QuantizedNetwork, observe
 from hwdse.quantize.program import Program
+from hwdse.quantize.recipe import Recipe
 from tests import networks
 
 CPU = Scheme(activations=Symmetry.AFFINE, quantized_outputs=True)

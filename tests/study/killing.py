@@ -15,6 +15,7 @@ from pathlib import Path
 from hwdse.capture import capture
 from hwdse.evaluate import Pool
 from hwdse.experiment import load_experiment, make_inputs
+from hwdse.quantize.recipe import Recipe
 from hwdse.report.tables import RunTables
 from hwdse.study import Budget, explore
 
@@ -55,6 +56,7 @@ def child(experiment, inputs, captured, out: Path, *, step: int | None, evaluati
             objectives=("accuracy", *experiment.objectives.minimize),
             precisions=experiment.space.precisions,
             budget=Budget(evaluations=evaluations),
+            recipe=Recipe(),
             out=out,
             resume=True,
             experiment=Path(sys.argv[1]),

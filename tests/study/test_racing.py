@@ -9,6 +9,7 @@ import pytest
 
 import hwdse.study
 from hwdse.evaluate import Evaluation, Pool, Scores
+from hwdse.quantize.recipe import Recipe
 from hwdse.study.measure import FULL_PRECISION, Identity, Laboratory
 
 SAMPLES = 1000
@@ -82,9 +83,9 @@ def test_fewer_samples_never_replace_more(laboratory):
 def test_the_front_is_the_one_of_a_run_that_measures_everything(start, tiny, monkeypatch):
     batches = [(x, y) for _ in range(8) for x, y in tiny.evaluation.batches]
     evaluation = Evaluation(batches, tiny.evaluation.metric)
-    raced = start(evaluation=evaluation, evaluations=1000, devices=["mpic"])
+    raced = start(evaluation=evaluation, evaluations=1000, devices=["mpic"], recipe=Recipe())
     monkeypatch.setattr(hwdse.study, "_ceiling", lambda *_: np.inf)
-    whole = start(evaluation=evaluation, evaluations=1000, devices=["mpic"])
+    whole = start(evaluation=evaluation, evaluations=1000, devices=["mpic"], recipe=Recipe())
     measured, everything = raced.measured("mpic").set_index("bits"), whole.measured("mpic").set_index("bits")
     assert measured["samples"].min() < everything["samples"].min() == measured["samples"].max()
     assert set(measured.index) == set(everything.index)
