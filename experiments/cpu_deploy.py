@@ -64,7 +64,8 @@ def verified(run: Path) -> pd.DataFrame:
     rows = []
     for _, row in chosen(run).iterrows():
         with watched() as progress:
-            deployment, inputs = deploy(Chosen(run, DEVICE, row["config_id"], row["bits"]), EXPERIMENT, progress)
+            picked = Chosen(run, DEVICE, row["config_id"], row["bits"])
+            deployment, inputs, _ = deploy(picked, EXPERIMENT, progress, use_tuned=False)
             found = verify(deployment, inputs.evaluation, progress)
         kept = {"config_id": row["config_id"], "uniform": row["uniform"], "is_on_front": row["is_on_front"]}
         rows.append(kept | {"integer_layers": row["bits"].split().count("W8A8")} | found.record())

@@ -19,7 +19,8 @@ from hwdse.factories import load_factory
 from hwdse.files import write_csv
 from hwdse.formats import Precision, Scheme
 from hwdse.graph import BitConfig
-from hwdse.quantize.network import QuantizedNetwork, observe
+from hwdse.quantize.network import QuantizedNetwork
+from hwdse.quantize.observe import observe
 from hwdse.quantize.program import Program
 from hwdse.quantize.recipe import Recipe
 

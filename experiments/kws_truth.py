@@ -41,7 +41,8 @@ from hwdse.graph import TiedGroup
 from hwdse.hardware import load_profile
 from hwdse.pareto import hypervolume, non_dominated
 from hwdse.progress import SILENT, Progress
-from hwdse.quantize.network import QuantizedNetwork, Setting, observe
+from hwdse.quantize.network import QuantizedNetwork, Setting
+from hwdse.quantize.observe import observe
 from hwdse.quantize.program import Environment, Program, channels_last
 from hwdse.quantize.quantizer import Quantizer
 from hwdse.quantize.recipe import Recipe

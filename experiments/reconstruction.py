@@ -1,12 +1,11 @@
 """What recipes keep of the accuracy that rounding weights to nearest loses, all layers quantized.
 
 ``python experiments/reconstruction.py`` measures ResNet-20 (1,024 training images), the DS-CNN (its 200 calibration
-utterances) and a small Llama (40 stories), on samples that none of the recipes sees, in pairs with full precision, for
-three draws of the calibration data: which images, and in which order. Of the mixtures, the one is taken that the
+utterances) and a small Llama (32 of 40 stories), on samples that no recipe sees, in pairs with full precision, for
+three draws of the calibration data: which samples, in which order. Of the mixtures, the one is taken that the
 sensitivities on calibration data predict to be best at so many bits per weight on average, among the narrowest two,
-three, ... bit-widths, and that harms the calibration data least; its weights are stitched from those of every
-bit-width, or found once more in it (``refined``). ``--only`` chooses a part. Data and weights are
-found under $HWDSE_DATA.
+three, ... bit-widths, and that harms the calibration data least; its weights are stitched from those of every width,
+or found once more in it (``refined``). ``--only`` chooses a part. Data and weights are found under $HWDSE_DATA.
 """
 
 from __future__ import annotations
@@ -35,7 +34,8 @@ from hwdse.graph import BitConfig
 from hwdse.infeasible import Limit
 from hwdse.progress import SILENT
 from hwdse.quantize.adaround_settings import AdaRoundSettings
-from hwdse.quantize.network import QuantizedNetwork, observe
+from hwdse.quantize.network import QuantizedNetwork
+from hwdse.quantize.observe import observe
 from hwdse.quantize.program import Program
 from hwdse.quantize.ranges import mean_harm
 from hwdse.quantize.recipe import RECIPES, Recipe
@@ -79,7 +79,8 @@ class Case:
     average_bits: tuple[float, ...]
 
 
-def _made(name: str) -> Any:
+def made(name: str) -> Any:
+    """Return what a factory beside this file makes."""
     return load_factory(name, folder=HERE)()
 
 
@@ -90,13 +91,13 @@ def _drawn(tensor: torch.Tensor, draw: int, count: int, batch: int) -> list[torc
 
 CASES = {
     "resnet20": Case(
-        lambda: top1_on(_made("data.py:cifar10_evaluation")),
-        lambda draw: _drawn(_made("data.py:cifar10_images"), draw, IMAGES, 64),
+        lambda: top1_on(made("data.py:cifar10_evaluation")),
+        lambda draw: _drawn(made("data.py:cifar10_images"), draw, IMAGES, 64),
         (3.0, 2.5, 2.0),
     ),
     "dscnn": Case(
-        lambda: top1_on(_made("data.py:kws_evaluation")),
-        lambda draw: _drawn(torch.cat(_made("data.py:kws_calibration")), draw, 200, 50),
+        lambda: top1_on(made("data.py:kws_evaluation")),
+        lambda draw: _drawn(torch.cat(made("data.py:kws_calibration")), draw, 200, 50),
         (3.0, 2.5),
     ),
 }
@@ -105,14 +106,14 @@ CASES = {
 def uniform(name: str) -> Iterator[dict[str, Any]]:
     """Yield one row per draw, recipe and bit-width."""
     case = CASES[name]
-    captured = capture(_made(f"models.py:{name}"), _made(f"models.py:{name}_example"))
+    captured = capture(made(f"models.py:{name}"), made(f"models.py:{name}_example"))
     evaluator = Evaluator(case.evaluation())
     for draw in range(DRAWS):
         network = None
         for rounding, recipe in ROUNDINGS.items():
             if rounding in DRAWN_ONCE and draw:
                 continue
-            network = _network(captured, case.calibration(draw), recipe)
+            network = calibrated(captured, case.calibration(draw), recipe)
             for bits in WEIGHT_BITS:
                 config = BitConfig(dict.fromkeys(captured.layer_index, Precision.parse(f"W{bits}A8")))
                 row = {"network": name, "draw": draw, "weights": f"W{bits}A8", "recipe": rounding}
@@ -122,11 +123,11 @@ def uniform(name: str) -> Iterator[dict[str, Any]]:
 def mixed(name: str) -> Iterator[dict[str, Any]]:
     """Yield one row per draw and number of bits, and way to find the weights of a mixture."""
     case = CASES[name]
-    captured = capture(_made(f"models.py:{name}"), _made(f"models.py:{name}_example"))
+    captured = capture(made(f"models.py:{name}"), made(f"models.py:{name}_example"))
     evaluator = Evaluator(case.evaluation())
     for draw in range(DRAWS):
         calibration = case.calibration(draw)
-        network = _network(captured, calibration, RECIPES["gram"])
+        network = calibrated(captured, calibration, RECIPES["gram"])
         candidates = tuple(map(Precision.parse, CANDIDATES))
         network.reconstruct(candidate.weights for candidate in candidates)
         space = _space(network, calibration, candidates)
@@ -151,9 +152,9 @@ def mixed(name: str) -> Iterator[dict[str, Any]]:
 
 def llama() -> Iterator[dict[str, Any]]:
     """Yield one row per draw, scheme and recipe: nats per token, activations in full precision."""
-    captured = capture(_made("models.py:stories260k"), _made("models.py:stories260k_example"), dynamic_dims=(0, 1))
-    evaluator = Evaluator(evaluation_of(_made("data.py:stories260k_evaluation"), "log_likelihood"))
-    stories = _made("data.py:stories260k_calibration")
+    captured = capture(made("models.py:stories260k"), made("models.py:stories260k_example"), dynamic_dims=(0, 1))
+    evaluator = Evaluator(evaluation_of(made("data.py:stories260k_evaluation"), "log_likelihood"))
+    stories = made("data.py:stories260k_calibration")
     schemes = {
         "W4Afp32": Scheme(),
         "W3Afp32": Scheme(weight_granularity=Granularity.PER_BLOCK, block_size=32),
@@ -164,8 +165,8 @@ def llama() -> Iterator[dict[str, Any]]:
         for text, scheme in schemes.items():
             for ranges in ("minmax", "mse"):
                 for rounding in ("nearest", "gram"):
-                    recipe = Recipe(weight_ranges=ranges, activation_ranges="minmax", weight_rounding=rounding)
-                    network = _network(captured, calibration, recipe, scheme)
+                    recipe = Recipe(ranges, "minmax", rounding, path="fp32")
+                    network = calibrated(captured, calibration, recipe, scheme)
                     config = BitConfig(
                         {
                             layer.name: Precision.parse("fp32" if layer.weight is None else text)
@@ -176,9 +177,10 @@ def llama() -> Iterator[dict[str, Any]]:
                     yield row | _measured(evaluator, network, config)
 
 
-def _network(
+def calibrated(
     captured: Capture, calibration: list[torch.Tensor], recipe: Recipe, scheme: Scheme | None = None
 ) -> QuantizedNetwork:
+    """Return the network under a recipe, with ranges from the ``calibration`` batches."""
     program = Program.of(captured)
     streams = observe(program, calibration)
     return QuantizedNetwork(program, scheme=scheme or Scheme(), streams=streams, recipe=recipe, batches=calibration)

@@ -28,7 +28,8 @@ from hwdse.capture import capture
 from hwdse.factories import load_factory
 from hwdse.files import write_csv
 from hwdse.formats import Precision, Scheme
-from hwdse.quantize.network import QuantizedNetwork, observe
+from hwdse.quantize.network import QuantizedNetwork
+from hwdse.quantize.observe import observe
 from hwdse.quantize.program import Program
 from hwdse.report.drawing import new_figure, style
 

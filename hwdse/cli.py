@@ -6,6 +6,8 @@ Exit codes: 0 done, 2 bad input, 3 infeasible, 4 verification failed.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -38,6 +40,16 @@ NoTunedOption = Annotated[
     bool, typer.Option("--no-tuned", help="Leave out what `hwdse finetune` found for the configuration.")
 ]
 DevicesOption = Annotated[list[str] | None, typer.Option("--device", help="Device; may be repeated.")]
+
+
+@contextmanager
+def interruptible(sentence: str) -> Iterator[None]:
+    """End with ``sentence`` where the user interrupts; the command line's library would end without a word."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        fail(sentence)
+        raise typer.Exit(INTERRUPTED) from None
 
 
 @profiles_app.command("list")
@@ -137,7 +149,7 @@ def explore(
     json: JsonOption = False,
 ) -> None:
     """Explore an experiment: measured Pareto fronts for every device, from one pool of evaluations."""
-    try:
+    with interruptible("interrupted; what was measured is kept, go on with --resume"):
         from hwdse.commands.explore import Options, explore_experiment
 
         options = Options(
@@ -150,9 +162,6 @@ def explore(
             resume=resume,
         )
         explore_experiment(experiment, options, as_json=json)
-    except KeyboardInterrupt:  # here, since the command line's library ends the process without a word
-        fail("interrupted; what was measured is kept, go on with --resume")
-        raise typer.Exit(INTERRUPTED) from None
 
 
 @app.command()
@@ -185,7 +194,7 @@ def measure(
     json: JsonOption = False,
 ) -> None:
     """Measure how fast this processor runs layers at each precision, and write a hardware profile of it."""
-    try:
+    with interruptible("interrupted; what was measured is in the record, and measuring again replaces it"):
         from hwdse.commands.measure import DEFAULT_PRECISIONS, Options, measure
 
         options = Options(
@@ -204,9 +213,6 @@ def measure(
             end_to_end=end_to_end,
         )
         measure(options, as_json=json)
-    except KeyboardInterrupt:  # here, since the command line's library ends the process without a word
-        fail("interrupted; what was measured is in the record, and measuring again replaces it")
-        raise typer.Exit(INTERRUPTED) from None
 
 
 @app.command()
@@ -294,7 +300,7 @@ def finetune(
     json: JsonOption = False,
 ) -> None:
     """Train weights, steps and biases of a configuration, the picked one by default; no labels are needed."""
-    try:
+    with interruptible("interrupted; go on with --resume from the last look at the held-back samples"):
         from hwdse.commands.finetune import Options, finetune_run
         from hwdse.quantize.student import Learning
 
@@ -315,9 +321,6 @@ def finetune(
             resume=resume,
         )
         finetune_run(run, device, options, as_json=json)
-    except KeyboardInterrupt:  # here, since the command line's library ends the process without a word
-        fail("interrupted; go on with --resume from the last look at the held-back samples")
-        raise typer.Exit(INTERRUPTED) from None
 
 
 @app.command()

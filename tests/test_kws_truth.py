@@ -17,7 +17,8 @@ from hwdse.evaluate import Evaluator, top1_on
 from hwdse.evaluate.fingerprint import fingerprint, fingerprint_of_batches, fingerprint_of_network
 from hwdse.factories import load_factory
 from hwdse.formats import Precision, Scheme
-from hwdse.quantize.network import QuantizedNetwork, observe
+from hwdse.quantize.network import QuantizedNetwork
+from hwdse.quantize.observe import observe
 from hwdse.quantize.program import Program
 from hwdse.quantize.recipe import Recipe
 

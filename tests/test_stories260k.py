@@ -20,7 +20,8 @@ from hwdse.experiment import Experiment, load_experiment
 from hwdse.factories import load_factory
 from hwdse.formats import Precision, Scheme
 from hwdse.hardware import load_profile
-from hwdse.quantize.network import QuantizedNetwork, observe
+from hwdse.quantize.network import QuantizedNetwork
+from hwdse.quantize.observe import observe
 from hwdse.quantize.program import Program
 from hwdse.quantize.recipe import Recipe
 

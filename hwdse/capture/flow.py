@@ -75,13 +75,17 @@ class Flow:
         }
 
     @cached_property
+    def inputs(self) -> tuple[fx.Node, ...]:
+        """The user's inputs, in order."""
+        return tuple(n for n in self.nodes if n.op == "placeholder" and n.name not in self.parameters)
+
+    @cached_property
     def activations(self) -> set[fx.Node]:
         """Nodes whose values depend on the user's inputs."""
         found: set[fx.Node] = set()
         for node in self.nodes:
-            is_input = node.op == "placeholder" and node.name not in self.parameters
             if (
-                is_input
+                node in self.inputs
                 or (node in self.shapes and any(n in found for n in node.all_input_nodes))
                 or (base_name(node) == "getitem" and node.all_input_nodes[0] in found)
             ):
@@ -147,8 +151,7 @@ class Flow:
 
     @cached_property
     def _batch_symbols(self) -> set[Any]:
-        inputs = [n for n in self.nodes if n.op == "placeholder" and n.name not in self.parameters]
-        sizes = [node.meta["val"].shape[0] for node in inputs]
+        sizes = [node.meta["val"].shape[0] for node in self.inputs]
         return {s for size in sizes if isinstance(size, torch.SymInt) for s in size.node.expr.free_symbols}
 
 

@@ -23,7 +23,8 @@ from hwdse.files import is_left_over, write_csv
 from hwdse.formats import Precision, Scheme
 from hwdse.hardware import HardwareProfile
 from hwdse.progress import Progress
-from hwdse.quantize.network import QuantizedNetwork, observe, program_of
+from hwdse.quantize.network import QuantizedNetwork, program_of
+from hwdse.quantize.observe import observe
 from hwdse.report.write_analysis import count_analysis_figures, write_analysis_report
 from hwdse.study.analysis import (
     bits_needed_table,
@@ -145,9 +146,7 @@ class _SchemeAnalysis:
         progress.start("difficulty", len(formats))
         difficulty = difficulty_table(predictor, formats, units=units, on_operand=progress.advance)
         bits_needed = bits_needed_table(predictor, formats)
-        network.check_formats(candidates)
-        network.reconstruct((candidate.weights for candidate in candidates), progress=progress)
-        network.choose_ranges((candidate.activations for candidate in candidates), progress=progress)
+        network.find(candidates, progress=progress)
         sensitivity = sampled_sensitivity(network, batches, candidates, progress=progress)
         correlation = score_correlations(network, predictor, sensitivity, seed=seed)
         return cls(network, predictor, sensitivity, difficulty, bits_needed, correlation)

@@ -194,7 +194,7 @@ def restore(chosen: Chosen, experiment_path: Path | None, progress: Progress) ->
         inputs.calibration,
         scheme=profile.scheme,
         recipe=recipe,
-        store=weight_store(run, captured, inputs.calibration, recipe),
+        store=weight_store(run, found["network"], inputs.calibration, recipe),
         on_batch=progress.advance,
     )
     config = parse_bits(captured.layer_index, chosen.bits)

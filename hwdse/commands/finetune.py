@@ -67,8 +67,7 @@ def finetune_run(run: Path, device: str, options: Options, *, as_json: bool) -> 
         network, config, evaluation = restored.network, restored.config, restored.inputs.evaluation
         settings = Settings(loss=options.loss or _loss_for(evaluation), **options.settings)
         batches = _batches(restored, options.data)
-        network.reconstruct({precision.weights for precision in config.precisions.values()}, progress=progress)
-        network.choose_ranges({precision.activations for precision in config.precisions.values()}, progress=progress)
+        network.find(config.precisions.values(), progress=progress)
         tuned = finetune(
             network,
             config,

@@ -24,8 +24,7 @@ def refine_run(run: Path, device: str, *, config_id: str | None, experiment: Pat
     with watched() as progress:
         restored = restore(chosen, experiment, progress)
         network, config = restored.network, restored.config
-        network.reconstruct({precision.weights for precision in config.precisions.values()}, progress=progress)
-        network.choose_ranges({precision.activations for precision in config.precisions.values()}, progress=progress)
+        network.find(config.precisions.values(), progress=progress)
         refined = network.refined(config, progress=progress)
         settings = [subject.configure(config) for subject in (network, network.fitted(refined))]
         before, after = (

@@ -61,10 +61,8 @@ class Translation:
             If a package is missing, or an operator has no counterpart in ONNX.
         """
         needs_packages()
-        nodes = [node for node in program.captured.flow.nodes if node.op == "placeholder"]
-        inputs = [node for node in nodes if node.name not in program.captured.flow.parameters]
-        shapes = program.captured.flow.shapes
-        example = tuple(torch.zeros(shapes[node], dtype=node.meta["val"].dtype) for node in inputs)
+        flow = program.captured.flow
+        example = tuple(torch.zeros(flow.shapes[node], dtype=node.meta["val"].dtype) for node in flow.inputs)
         try:
             with _quiet():
                 exported = torch.onnx.export(
@@ -74,8 +72,8 @@ class Translation:
                     optimize=True,
                     verbose=False,
                     opset_version=OPSET,
-                    dynamic_shapes=(tuple(_open(node) for node in inputs),),
-                    input_names=[node.name for node in inputs],
+                    dynamic_shapes=(tuple(_open(node) for node in flow.inputs),),
+                    input_names=[node.name for node in flow.inputs],
                     output_names=_output_names(len(program.outputs)),
                 )
             assert exported is not None

@@ -30,8 +30,7 @@ def check_batch(captured: Capture, batch: Any, purpose: str) -> int:
         If it is something else, or a tensor's shape or type is not the one that the network was captured with.
     """
     tensors = [batch] if isinstance(batch, torch.Tensor) else batch
-    flow = captured.flow
-    inputs = [n.meta["val"] for n in flow.nodes if n.op == "placeholder" and n.name not in flow.parameters]
+    inputs = [node.meta["val"] for node in captured.flow.inputs]
     wanted = ", ".join(map(_words, inputs))
     if not isinstance(tensors, list | tuple) or not all(isinstance(x, torch.Tensor) for x in tensors):
         raise InputError(

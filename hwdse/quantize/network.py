@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import fx
 
 from hwdse.calibrate import Boxes, Stream, calibrator
 from hwdse.capture import Capture
@@ -20,7 +19,8 @@ from hwdse.graph import BitConfig, Layer
 from hwdse.progress import SILENT, Progress
 from hwdse.quantize.equalize import equalize
 from hwdse.quantize.fitted import Fitted
-from hwdse.quantize.program import IMAGES, Program
+from hwdse.quantize.observe import observe, read_points
+from hwdse.quantize.program import Program
 from hwdse.quantize.quantizer import Quantizer, activation_quantizer
 from hwdse.quantize.ranges import choose_ranges, range_candidates
 from hwdse.quantize.rebuild import rebuild
@@ -31,7 +31,7 @@ from hwdse.quantize.store import Shelf, Store
 from hwdse.quantize.threads import single_threaded
 from hwdse.quantize.weights import QuantizedWeight, quantize_weight
 
-__all__ = ["QuantizedNetwork", "Setting", "observe", "program_of"]
+__all__ = ["QuantizedNetwork", "Setting", "program_of"]
 
 
 _MOST_BITS = 8
@@ -56,93 +56,6 @@ def program_of(captured: Capture, recipe: Recipe, batches: Sequence[Any], *, wri
     """Return the program of a network; equalized, if the recipe says so."""
     program = Program.of(captured, written=written)
     return equalize(program, batches).program if recipe.equalization else program
-
-
-class _Observer:
-    """Stands where a quantizer would and looks at what passes."""
-
-    is_unsigned = False
-
-    def __init__(self, name: str, channel_axis: int | None) -> None:
-        self.name = name
-        self.stream = Stream(channel_axis)
-
-    def apply_(self, x: torch.Tensor) -> torch.Tensor:
-        try:
-            self.stream.add(x)
-        except InputError as error:
-            raise InputError(f"{error} (tensor {self.name!r})") from error
-        return x
-
-    __call__ = apply_
-
-
-def observe(
-    program: Program, batches: Iterable[Any], *, channels: bool = False, on_batch: Callable[[], None] | None = None
-) -> dict[str, Stream]:
-    """Return what every tensor that a layer reads holds, over the calibration ``batches``.
-
-    Memory does not grow with the number of batches.
-
-    Parameters
-    ----------
-    program, batches
-        Network and calibration data.
-    channels
-        Look at every channel apart, too; calibration needs only the tensors.
-    on_batch
-        Called after each batch.
-
-    Raises
-    ------
-    InputError
-        If there is no batch, none holds a sample, or a value is not finite (the tensor is named).
-    """
-    axes = channel_axes(program.captured) if channels else {}
-    observers = {point: _Observer(point, axes.get(point)) for point in program.points}
-    with torch.inference_mode():
-        for batch in batches:
-            values = program.start(batch, {})
-            program.quantize_inputs(values, observers)
-            program.advance(values, observers)
-            if on_batch is not None:
-                on_batch()
-    if not all(observer.stream.tensor.count.all() for observer in observers.values()):
-        raise InputError("expected at least one batch of calibration data, got none; check the calibration factory")
-    return {point: observer.stream for point, observer in observers.items()}
-
-
-def channel_axes(captured: Capture) -> dict[str, int]:
-    """Return the axis of each tensor's channels: the one that its first reader sums over.
-
-    A tensor is looked at before views, which may cut or join that axis; then it is the usual one of a tensor of such a
-    rank. An axis whose length differs from batch to batch, such as that of positions, has no channels: its tensor is
-    left out.
-    """
-    axes: dict[str, int | None] = {}
-    for layer in captured.layers:
-        first, second = captured.sites[layer.name].operands
-        if layer.input not in axes:
-            axes[layer.input] = _stored_axis(captured.flow.root(first), first, 1 if layer.op == "conv" else -1)
-        if layer.second_input is not None:
-            axes[f"{layer.name}.second"] = _stored_axis(second, second, -2)
-    return {point: axis for point, axis in axes.items() if axis is not None}
-
-
-def _stored_axis(stored: fx.Node, read: fx.Node, axis: int) -> int | None:
-    """Return the axis of ``stored`` that is ``axis`` of its view ``read``, if its length is fixed."""
-    shape, length = stored.meta["val"].shape, read.meta["val"].shape[axis]
-    if not isinstance(length, int):
-        return None
-    same = [a for a in (axis, *range(len(shape))) if -len(shape) <= a < len(shape) and shape[a] == length]
-    found = same[0] if same else 1 if len(shape) == IMAGES else -1
-    return found if isinstance(shape[found], int) else None
-
-
-def read_points(captured: Capture) -> frozenset[str]:
-    """Return the names under which the operands of layers are quantized."""
-    first = {layer.input for layer in captured.layers}
-    return frozenset(first | {f"{layer.name}.second" for layer in captured.layers if layer.weight is None})
 
 
 class QuantizedNetwork:
@@ -204,7 +117,8 @@ class QuantizedNetwork:
         self._calibrate = calibrator(self.recipe.activation_calibrator)
         self._weights: dict[tuple[str, NumberFormat], QuantizedWeight] = {}
         self._rebuilt: dict[NumberFormat, dict[str, Rebuilt]] = {}
-        self._quantizers: dict[tuple[str, NumberFormat], Quantizer | None] = {}
+        self._seen: dict[tuple[str, NumberFormat], Quantizer | None] = {}
+        self._chosen: dict[NumberFormat, dict[str, Quantizer]] = {}
         self._fitted: Fitted | None = None
 
     @classmethod
@@ -374,6 +288,18 @@ class QuantizedNetwork:
         rebuilt = self._of_format(number_format).get(layer.weight or "")
         return None if rebuilt is None else rebuilt.bias
 
+    def find(self, precisions: Collection[Precision], *, progress: Progress = SILENT) -> None:
+        """Find all weights and ranges of ``precisions`` now; what is not found here is found on demand.
+
+        Raises
+        ------
+        InputError
+            As :meth:`check_formats`, :meth:`reconstruct` and :meth:`choose_ranges`.
+        """
+        self.check_formats(precisions)
+        self.reconstruct((precision.weights for precision in precisions), progress=progress)
+        self.choose_ranges((precision.activations for precision in precisions), progress=progress)
+
     def check_formats(self, precisions: Iterable[Precision]) -> None:
         """Check that the formats of all ``precisions`` can hold what they are for, before anything that takes long.
 
@@ -421,11 +347,9 @@ class QuantizedNetwork:
         """
         if self.recipe.activation_ranges != OUTPUT:
             return
-        known = {number_format for _, number_format in self._quantizers}
         for number_format in dict.fromkeys(number_formats):
-            if number_format.bits <= _MOST_BITS and number_format not in known:
-                chosen = self._chosen_quantizers(number_format, progress)
-                self._quantizers |= {(point, number_format): quantizer for point, quantizer in chosen.items()}
+            if number_format.bits <= _MOST_BITS and number_format not in self._chosen:
+                self._chosen[number_format] = self._chosen_quantizers(number_format, progress)
 
     def _tell(self, number_formats: Iterable[NumberFormat], progress: Progress) -> None:
         """Say what is not as it should be with weights that were found."""
@@ -509,24 +433,24 @@ class QuantizedNetwork:
         return next(site.weight_axis for site in self.captured.sites.values() if site.weight == weight)
 
     def _found_quantizer(self, point: str, number_format: NumberFormat) -> Quantizer | None:
-        key = (point, number_format)
-        if key not in self._quantizers:
-            self.choose_ranges([number_format])
-        if key not in self._quantizers:
-            self._quantizers[key] = self._seen_quantizer(point, number_format)
-        return self._quantizers[key]
+        self.choose_ranges([number_format])
+        chosen = self._chosen.get(number_format, {})
+        return chosen[point] if point in chosen else self._seen_quantizer(point, number_format)
 
     def _seen_quantizer(self, point: str, number_format: NumberFormat) -> Quantizer | None:
         """Return the quantizer at ``point`` by what the tensor holds."""
-        try:
-            return activation_quantizer(
-                Boxes.of_stream(self.all_streams[point]),
-                number_format=number_format,
-                scheme=self.scheme,
-                calibrate=self._calibrate,
-            )
-        except InputError as error:
-            raise InputError(f"{error} (tensor {point!r})") from error
+        key = (point, number_format)
+        if key not in self._seen:
+            try:
+                self._seen[key] = activation_quantizer(
+                    Boxes.of_stream(self.all_streams[point]),
+                    number_format=number_format,
+                    scheme=self.scheme,
+                    calibrate=self._calibrate,
+                )
+            except InputError as error:
+                raise InputError(f"{error} (tensor {point!r})") from error
+        return self._seen[key]
 
     def _chosen_quantizers(self, number_format: NumberFormat, progress: Progress = SILENT) -> dict[str, Quantizer]:
         """Return the quantizers of all points by their effect on the output, with all weights in the same format."""

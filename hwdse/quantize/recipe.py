@@ -129,8 +129,6 @@ class Recipe:
             if "beta" in learning:
                 learning["beta"] = tuple(learning["beta"])
             return cls(**{**settings, "adaround": AdaRoundSettings(**learning)})
-        except InputError:
-            raise
         except (TypeError, ValueError) as error:
             raise InputError(f"expected the settings of a recipe, got {dict(settings)}; correct them") from error
 

@@ -62,8 +62,7 @@ class Samples:
         InputError
             If an answer is not finite, or there are no samples.
         """
-        flow = network.captured.flow
-        given = [n.meta["val"] for n in flow.nodes if n.op == "placeholder" and n.name not in flow.parameters]
+        given = [node.meta["val"] for node in network.captured.flow.inputs]
         can_join = all(x.ndim > 0 and not isinstance(x.shape[0], int) for x in given)
         pieces: list[Piece] = []
         for batch in batches:

@@ -20,6 +20,7 @@ from hwdse.quantize.weights import QuantizedWeight
 __all__ = ["Shelf", "Store"]
 
 _RANGES = "activations.json"
+_PARTS = {"values", "scale", "zero_point", "levels", "missing", "is_nearest"}
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,9 @@ class Shelf:
         except (SafetensorError, OSError, ValueError) as error:
             raise InputError(f"expected a weight in {path}, got {error}; delete the file to find it again") from error
         self._check(header, {**self.identity, "weight": name})
+        if absent := _PARTS - tensors.keys() - header.keys():
+            names = ", ".join(sorted(absent))
+            raise InputError(f"expected a whole weight in {path}, got no {names}; delete the file to find it again")
         levels = nearest.levels
         if levels.number_format.is_learned:
             levels = levels.taught(tensors["levels"].numpy())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,13 +12,13 @@ from torch.utils import _pytree as pytree
 from hwdse.errors import InputError
 from hwdse.formats import FP32
 from hwdse.graph import BitConfig, Layer
+from hwdse.quantize.differentiable import out_of_place
 from hwdse.quantize.fitted import Fitted
 from hwdse.quantize.latent import LatentWeight, with_quantiles
 from hwdse.quantize.learned_range import MANNERS, LearnedRange
 from hwdse.quantize.network import QuantizedNetwork
-from hwdse.quantize.program import Program
 
-__all__ = ["Learning", "Student", "first_tensor", "out_of_place"]
+__all__ = ["Learning", "Student", "first_tensor"]
 
 State = dict[str, Any]
 
@@ -183,18 +183,3 @@ def first_tensor(output: Any) -> torch.Tensor:
         kind = type(output).__name__ if leaf is None else str(leaf.dtype)
         raise InputError(f"expected a network whose first output is a tensor of real numbers, got {kind}")
     return leaf
-
-
-def out_of_place(program: Program) -> Program:
-    """Return ``program`` with operators that write nothing over: gradients need what they read."""
-    return replace(program, steps=[replace(step, function=_fresh(step.function)) for step in program.steps])
-
-
-def _fresh(function: Any) -> Any:
-    """Return the operator that computes the same into a new tensor."""
-    if function is torch.relu_:
-        return torch.relu
-    if isinstance(function, torch._ops.OpOverload) and function._schema.is_mutable:
-        packet = getattr(torch.ops.aten, function._schema.name.removeprefix("aten::")[:-1])
-        return getattr(packet, function._overloadname)
-    return function

@@ -20,7 +20,8 @@ from hwdse.evaluate.fingerprint import fingerprint, fingerprint_of_batches, fing
 from hwdse.formats import Precision, Scheme
 from hwdse.hardware import HardwareProfile
 from hwdse.progress import Progress
-from hwdse.quantize.network import QuantizedNetwork, observe, program_of
+from hwdse.quantize.network import QuantizedNetwork, program_of
+from hwdse.quantize.observe import observe
 from hwdse.quantize.program import Program
 from hwdse.quantize.recipe import Recipe
 from hwdse.space import DesignSpace
@@ -196,7 +197,7 @@ def prepare(
     program = program_of(captured, question.recipe, batches, written=written)
     progress.start("calibrate", len(batches))
     streams = observe(program, batches, channels=channels, on_batch=progress.advance)
-    store = weight_store(folder.path if folder is not None else None, captured, batches, question.recipe)
+    store = weight_store(folder.path if folder is not None else None, identity.network, batches, question.recipe)
     networks = {
         profile.scheme: QuantizedNetwork(
             program, scheme=profile.scheme, streams=streams, recipe=question.recipe, batches=batches, store=store
@@ -275,9 +276,7 @@ def _states(
     for scheme, network in networks.items():
         chosen = [c for p in profiles if p.scheme == scheme for c in spaces[p.name].candidates]
         candidates = tuple(dict.fromkeys(chosen))
-        network.check_formats(candidates)
-        network.reconstruct((candidate.weights for candidate in candidates), progress=progress)
-        network.choose_ranges((candidate.activations for candidate in candidates), progress=progress)
+        network.find(candidates, progress=progress)
         sensitivity = _sensitivity(network, batches, candidates, question=question, folder=folder, progress=progress)
         states[scheme.key] = SchemeState(network, sensitivity, question.loss)
     return states

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hwdse.capture import Capture
-from hwdse.evaluate.fingerprint import fingerprint_of_batches, fingerprint_of_network
+from hwdse.evaluate.fingerprint import fingerprint_of_batches
 from hwdse.quantize.recipe import Recipe
 from hwdse.quantize.store import Store
 
@@ -17,9 +16,11 @@ WEIGHTS = "weights"
 """Folder of a run."""
 
 
-def weight_store(run: Path | None, captured: Capture, batches: Sequence[Any], recipe: Recipe) -> Store | None:
-    """Return where the run in the folder ``run`` keeps weights; ``None`` without a folder, or if none are found."""
+def weight_store(run: Path | None, network: str, batches: Sequence[Any], recipe: Recipe) -> Store | None:
+    """Return where the run in the folder ``run`` keeps the weights of the network with the fingerprint ``network``.
+
+    ``None`` without a folder, or if the recipe finds nothing from the calibration ``batches``.
+    """
     if run is None or not recipe.needs_data:
         return None
-    identity = {"network": fingerprint_of_network(captured), "calibration": fingerprint_of_batches(batches)}
-    return Store(run / WEIGHTS, identity)
+    return Store(run / WEIGHTS, {"network": network, "calibration": fingerprint_of_batches(batches)})

@@ -15,7 +15,8 @@ from hwdse.calibrate import calibrator
 from hwdse.capture import capture
 from hwdse.errors import InputError
 from hwdse.formats import Granularity, Precision, Scheme, Symmetry, parse
-from hwdse.quantize.network import QuantizedNetwork, Setting, observe
+from hwdse.quantize.network import QuantizedNetwork, Setting
+from hwdse.quantize.observe import observe
 from hwdse.quantize.program import Program
 from hwdse.quantize.quantizer import activation_quantizer
 from hwdse.quantize.recipe import Recipe

@@ -20,7 +20,8 @@ from hwdse.capture import capture
 from hwdse.errors import InputError
 from hwdse.factories import load_factory
 from hwdse.formats import Precision, Scheme
-from hwdse.quantize.network import QuantizedNetwork, observe
+from hwdse.quantize.network import QuantizedNetwork
+from hwdse.quantize.observe import observe
 from hwdse.quantize.program import Program
 from hwdse.quantize.recipe import Recipe
 from tests import networks

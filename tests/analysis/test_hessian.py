@@ -14,7 +14,8 @@ from hwdse.analysis.hessian import hessian_sensitivity, hessian_traces
 from hwdse.capture import capture
 from hwdse.errors import InputError
 from hwdse.formats import Precision, Scheme
-from hwdse.quantize.network import QuantizedNetwork, observe
+from hwdse.quantize.network import QuantizedNetwork
+from hwdse.quantize.observe import observe
 from hwdse.quantize.program import Program
 from tests import networks
 

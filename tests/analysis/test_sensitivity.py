@@ -12,7 +12,8 @@ from hwdse.analysis.robustness import Settled
 from hwdse.analysis.sensitivity import first_tensor, kl, measure_harms, measure_sensitivity, sqnr_db
 from hwdse.errors import InputError
 from hwdse.formats import Precision, Scheme
-from hwdse.quantize.network import QuantizedNetwork, Setting, observe
+from hwdse.quantize.network import QuantizedNetwork, Setting
+from hwdse.quantize.observe import observe
 from hwdse.quantize.recipe import Recipe
 from tests import networks
 

@@ -10,7 +10,8 @@ from hwdse.analysis.sensitivity import first_tensor
 from hwdse.analysis.task import cross_entropy, measure_task_sensitivity, top1_error
 from hwdse.errors import InputError
 from hwdse.formats import Precision, Scheme
-from hwdse.quantize.network import QuantizedNetwork, Setting, observe
+from hwdse.quantize.network import QuantizedNetwork, Setting
+from hwdse.quantize.observe import observe
 from tests import networks
 
 CANDIDATES = tuple(map(Precision.parse, ("W2A8", "W8A8")))

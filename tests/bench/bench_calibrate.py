@@ -14,7 +14,8 @@ from hwdse.calibrate import GROUP
 from hwdse.capture import capture
 from hwdse.formats import Precision, Scheme
 from hwdse.plugins import plugin_names
-from hwdse.quantize.network import QuantizedNetwork, Setting, observe
+from hwdse.quantize.network import QuantizedNetwork, Setting
+from hwdse.quantize.observe import observe
 from hwdse.quantize.program import Program
 from hwdse.quantize.recipe import Recipe
 from hwdse.study.analysis import operand_formats

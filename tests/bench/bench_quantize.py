@@ -12,7 +12,8 @@ from timing import interleaved_seconds, row
 
 from hwdse.capture import capture
 from hwdse.formats import Precision, Scheme
-from hwdse.quantize.network import QuantizedNetwork, observe
+from hwdse.quantize.network import QuantizedNetwork
+from hwdse.quantize.observe import observe
 from hwdse.quantize.program import Program
 
 BATCHES = (16, 32, 64, 128, 256)

@@ -14,7 +14,8 @@ from timing import interleaved_seconds, row
 
 from hwdse.capture import capture
 from hwdse.formats import Precision, Scheme, parse
-from hwdse.quantize.network import QuantizedNetwork, observe
+from hwdse.quantize.network import QuantizedNetwork
+from hwdse.quantize.observe import observe
 from hwdse.quantize.program import Program
 from hwdse.quantize.recipe import Recipe
 

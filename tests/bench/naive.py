@@ -15,7 +15,8 @@ from hwdse.capture import capture
 from hwdse.errors import InputError
 from hwdse.factories import load_factory
 from hwdse.formats import Precision, Scheme
-from hwdse.quantize.network import QuantizedNetwork, Setting, observe
+from hwdse.quantize.network import QuantizedNetwork, Setting
+from hwdse.quantize.observe import observe
 from hwdse.quantize.program import Program
 
 CANDIDATES = tuple(map(Precision.parse, ("W2A8", "W4A4", "W4A8", "W8A8")))

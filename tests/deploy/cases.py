@@ -15,7 +15,8 @@ from hwdse.deploy.onnx import explicit_model
 from hwdse.deploy.translate import Translation
 from hwdse.formats import Granularity, Precision, Scheme, Symmetry
 from hwdse.graph import BitConfig, LayerGraph
-from hwdse.quantize.network import QuantizedNetwork, observe
+from hwdse.quantize.network import QuantizedNetwork
+from hwdse.quantize.observe import observe
 from hwdse.quantize.program import Program
 from hwdse.quantize.recipe import Recipe
 from tests import networks

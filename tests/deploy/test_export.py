@@ -17,7 +17,8 @@ from hwdse.examples import digits, digits_calibration, digits_evaluation, digits
 from hwdse.formats import Precision
 from hwdse.graph import BitConfig
 from hwdse.hardware.measure.session import open_session
-from hwdse.quantize.network import QuantizedNetwork, observe
+from hwdse.quantize.network import QuantizedNetwork
+from hwdse.quantize.observe import observe
 from hwdse.quantize.program import Program
 from tests import networks
 from tests.deploy.cases import MINMAX, profile_text, uniform

@@ -23,7 +23,8 @@ from hwdse.errors import InputError
 from hwdse.formats import Granularity, Precision, Scheme, Symmetry
 from hwdse.graph import BitConfig
 from hwdse.hardware.measure.session import open_session
-from hwdse.quantize.network import QuantizedNetwork, Setting, observe
+from hwdse.quantize.network import QuantizedNetwork, Setting
+from hwdse.quantize.observe import observe
 from hwdse.quantize.program import Program
 from tests import networks
 from tests.deploy.cases import BLOCKS, CPU, MINMAX, content, cycled, inputs, made, network_of, uniform

@@ -11,10 +11,12 @@ from hwdse.errors import InputError
 from hwdse.formats import Granularity, Precision, Scheme, Symmetry, parse
 from hwdse.quantize.adaround_settings import AdaRoundSettings
 from hwdse.quantize.blocks import blocks, single_layers
-from hwdse.quantize.network import QuantizedNetwork, Recipe, observe
+from hwdse.quantize.network import QuantizedNetwork, Recipe
+from hwdse.quantize.observe import observe
 from hwdse.quantize.rebuild import rebuild
 from hwdse.quantize.rebuildable import rebuildable
 from tests import networks
+from tests.listener import Listener
 
 SETTINGS = AdaRoundSettings(iterations=40, batch=16, learning_rate=0.1, regularisation=0.1)
 SCHEMES = {
@@ -220,22 +222,8 @@ def test_it_can_be_called_in_inference_mode():
         assert torch.equal(found[name].weight.values, rebuilt.weight.values)
 
 
-class _Listener:
-    def __init__(self):
-        self.layers, self.sentences = 0, []
-
-    def start(self, stage, total):
-        pass
-
-    def advance(self):
-        self.layers += 1
-
-    def warn(self, sentence):
-        self.sentences.append(sentence)
-
-
 def test_what_stays_at_nearest_is_told():
-    case, listener = Case("mlp"), _Listener()
+    case, listener = Case("mlp"), Listener()
     program = networks.program("mlp")
     recipe = Recipe(activation_ranges="minmax", weight_rounding="adaround", adaround=SETTINGS)
     network = QuantizedNetwork(
@@ -248,7 +236,7 @@ def test_what_stays_at_nearest_is_told():
 
     network.reconstruct([parse("int2")], progress=listener)
 
-    assert listener.layers == 2
+    assert listener.steps == 2
     (sentence,) = listener.sentences
     assert sentence.startswith(
         "expected adaround to find better weights in int2 than rounding to nearest, got none for"

@@ -12,11 +12,13 @@ from hwdse.errors import InputError
 from hwdse.formats import Granularity, Precision, Scheme
 from hwdse.quantize import rebuild
 from hwdse.quantize.bias import spread
-from hwdse.quantize.network import QuantizedNetwork, observe
+from hwdse.quantize.network import QuantizedNetwork
+from hwdse.quantize.observe import observe
 from hwdse.quantize.program import layer_output
 from hwdse.quantize.rebuildable import rebuildable
 from hwdse.quantize.recipe import Recipe
 from tests import networks
+from tests.listener import Listener
 
 CASES = ["residual", "dscnn", "normed", "mlp"]
 
@@ -114,20 +116,6 @@ def test_correction_repairs_a_shift():
     assert abs(errors["global"]) < 0.02
 
 
-class _Listener:
-    def __init__(self):
-        self.sentences = []
-
-    def start(self, stage, total):
-        pass
-
-    def advance(self):
-        pass
-
-    def warn(self, sentence):
-        self.sentences.append(sentence)
-
-
 def test_a_correction_that_makes_all_outputs_alike_is_taken_back(monkeypatch):
     """Biases so negative that no unit answers any more stand for the collapse."""
     network = network_of("mlp", "global")
@@ -139,7 +127,7 @@ def test_a_correction_that_makes_all_outputs_alike_is_taken_back(monkeypatch):
         return found if found.bias is None else type(found)(found.weight, torch.full_like(found.bias, -1e4))
 
     monkeypatch.setattr(rebuild, "corrected", collapsed)
-    listener = _Listener()
+    listener = Listener()
 
     network.reconstruct([Precision.parse("W4A8").weights], progress=listener)
 
@@ -152,7 +140,7 @@ def test_a_correction_that_makes_all_outputs_alike_is_taken_back(monkeypatch):
 
 
 def test_a_harmless_correction_stays():
-    listener = _Listener()
+    listener = Listener()
     network = network_of("mlp", "global")
 
     network.reconstruct([Precision.parse("W4A8").weights], progress=listener)

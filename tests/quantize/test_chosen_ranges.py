@@ -13,11 +13,13 @@ from hwdse.capture import capture
 from hwdse.errors import InputError
 from hwdse.formats import Precision, Scheme, parse
 from hwdse.quantize import network as network_module
-from hwdse.quantize.network import QuantizedNetwork, observe
+from hwdse.quantize.network import QuantizedNetwork
+from hwdse.quantize.observe import observe
 from hwdse.quantize.ranges import choose_ranges, mean_harm, output_harm, range_candidates
 from hwdse.quantize.recipe import OUTPUT, Recipe
 from hwdse.quantize.store import Store
 from tests import networks
+from tests.listener import Listener
 
 CHOSEN = Recipe(activation_ranges=OUTPUT)
 SEEN = Recipe(activation_ranges="minmax")
@@ -87,19 +89,8 @@ def test_more_than_8_bits_keep_the_range_seen(text, counted):
     assert counted == []
 
 
-class _Listener:
-    def __init__(self):
-        self.stages, self.steps = [], 0
-
-    def start(self, stage, total):
-        self.stages.append((stage, total))
-
-    def advance(self):
-        self.steps += 1
-
-
 def test_a_choice_is_made_once_per_format_and_shown(counted):
-    network, listener = network_of(), _Listener()
+    network, listener = network_of(), Listener()
     formats = [INT4, INT4, parse("int8"), parse("int16"), parse("fp32")]
 
     network.choose_ranges(formats, progress=listener)
@@ -115,7 +106,7 @@ def test_a_choice_is_made_once_per_format_and_shown(counted):
 
 
 def test_other_recipes_choose_nothing(counted):
-    listener = _Listener()
+    listener = Listener()
 
     network_of(recipe=SEEN).choose_ranges([INT4], progress=listener)
 

@@ -14,10 +14,12 @@ from hwdse.errors import InputError
 from hwdse.formats import Granularity, Precision, Scheme, Symmetry, parse
 from hwdse.quantize import gram as gram_module
 from hwdse.quantize.adaround_settings import AdaRoundSettings
-from hwdse.quantize.network import QuantizedNetwork, observe
+from hwdse.quantize.network import QuantizedNetwork
+from hwdse.quantize.observe import observe
 from hwdse.quantize.rebuildable import rebuildable
 from hwdse.quantize.recipe import OUTPUT, Recipe
 from tests import networks
+from tests.listener import Listener
 
 NEAREST = Recipe(activation_ranges="minmax")
 GRAM = replace(NEAREST, weight_rounding="gram")
@@ -27,20 +29,6 @@ FINDING = {
     "adaround": replace(NEAREST, weight_rounding="adaround", adaround=AdaRoundSettings(iterations=10, batch=8)),
     "ranges": Recipe(activation_ranges=OUTPUT),
 }
-
-
-class _Listener:
-    def __init__(self):
-        self.sentences = []
-
-    def start(self, stage, total):
-        pass
-
-    def advance(self):
-        pass
-
-    def warn(self, sentence):
-        self.sentences.append(sentence)
 
 
 class Two(nn.Module):
@@ -94,7 +82,7 @@ def test_batches_without_samples(name):
 
 @pytest.mark.parametrize(("samples", "missing"), [(3, 6), (8, 1)])
 def test_too_few_samples_are_told(samples, missing):
-    network, listener = two([torch.randn(samples, 8)]), _Listener()
+    network, listener = two([torch.randn(samples, 8)]), Listener()
 
     network.reconstruct([parse("int3")], progress=listener)
 
@@ -107,7 +95,7 @@ def test_too_few_samples_are_told(samples, missing):
 
 
 def test_enough_samples_are_not_talked_about():
-    network, listener = two([torch.randn(9, 8)]), _Listener()
+    network, listener = two([torch.randn(9, 8)]), Listener()
 
     network.reconstruct([parse("int3")], progress=listener)
 
@@ -214,7 +202,7 @@ def test_a_layer_that_diverges_stays_at_nearest_and_is_told(garbage, monkeypatch
 
     monkeypatch.setattr(gram_module, "reconstruct", diverging)
     batches = [ordinary()]
-    network, plain, listener = two(batches), two(batches, recipe=NEAREST), _Listener()
+    network, plain, listener = two(batches), two(batches, recipe=NEAREST), Listener()
 
     network.reconstruct([parse("int3")], progress=listener)
 

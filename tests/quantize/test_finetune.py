@@ -13,15 +13,17 @@ from torch.nn import functional
 from hwdse.errors import InputError, RunFolderError
 from hwdse.formats import FP32, Granularity, Precision, Scheme, Symmetry
 from hwdse.graph import BitConfig
+from hwdse.quantize.differentiable import out_of_place
 from hwdse.quantize.distil import distance
 from hwdse.quantize.finetune import finetune
 from hwdse.quantize.learned_range import LearnedRange
-from hwdse.quantize.network import QuantizedNetwork, Setting, observe
+from hwdse.quantize.network import QuantizedNetwork, Setting
+from hwdse.quantize.observe import observe
 from hwdse.quantize.program import Program
 from hwdse.quantize.quantizer import UniformQuantizer
 from hwdse.quantize.recipe import Recipe
 from hwdse.quantize.samples import Samples
-from hwdse.quantize.student import Learning, Student, first_tensor, out_of_place
+from hwdse.quantize.student import Learning, Student, first_tensor
 from hwdse.quantize.trainer import Settings
 from tests import networks
 

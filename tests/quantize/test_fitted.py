@@ -13,7 +13,8 @@ from hwdse.errors import InputError, RunFolderError
 from hwdse.formats import Granularity, Precision, Scheme, Symmetry
 from hwdse.graph import BitConfig
 from hwdse.quantize.fitted import Fitted
-from hwdse.quantize.network import QuantizedNetwork, observe
+from hwdse.quantize.network import QuantizedNetwork
+from hwdse.quantize.observe import observe
 from hwdse.quantize.quantizer import UniformQuantizer
 from hwdse.quantize.recipe import Recipe
 from tests import networks

@@ -13,11 +13,13 @@ from hwdse.capture import capture
 from hwdse.errors import InputError
 from hwdse.formats import Granularity, Precision, Scheme, Symmetry, parse
 from hwdse.progress import SILENT
-from hwdse.quantize.network import QuantizedNetwork, observe
+from hwdse.quantize.network import QuantizedNetwork
+from hwdse.quantize.observe import observe
 from hwdse.quantize.program import layer_output
 from hwdse.quantize.rebuildable import rebuildable, tied
 from hwdse.quantize.recipe import Recipe
 from tests import networks
+from tests.listener import Listener
 
 NEAREST = Recipe(activation_ranges="minmax")
 GRAM = replace(NEAREST, weight_rounding="gram")
@@ -68,6 +70,21 @@ def harm(network, text):
         for b in network.batches
     ]
     return float(torch.stack(errors).mean())
+
+
+@pytest.mark.parametrize("name", ["residual", "mlp", "functional"])
+@pytest.mark.parametrize(("path", "other", "text"), [("fp32", "int2", "W3Afp32"), ("int3", "fp32", "W3A3")])
+def test_weights_suit_the_path_of_the_recipe(name, path, other, text):
+    harms = [harm(network_of(name, recipe=replace(GRAM, path=p)), text) for p in (path, other)]
+
+    assert harms[0] < harms[1]
+
+
+def test_nothing_is_rounded_on_a_path_in_full_precision():
+    in_full, in_int8 = (network_of("residual", recipe=replace(GRAM, path=path)) for path in ("fp32", "int8"))
+
+    assert in_full._quantizers_on_path() == {}
+    assert in_int8._quantizers_on_path().keys() == set(in_int8.program.points)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -260,23 +277,9 @@ def test_formats_of_more_than_8_bits_are_rounded_to_nearest():
     assert not network.setting({"a1": Precision.parse("W16A16")}).biases
 
 
-class _Listener:
-    def __init__(self):
-        self.stages, self.steps, self.sentences = [], 0, []
-
-    def start(self, stage, total):
-        self.stages.append((stage, total))
-
-    def advance(self):
-        self.steps += 1
-
-    def warn(self, sentence):
-        self.sentences.append(sentence)
-
-
 def test_progress_is_shown_and_too_few_samples_are_told():
     network = network_of("residual", batches=[networks.CASES["residual"].inputs(10)])
-    listener = _Listener()
+    listener = Listener()
 
     network.reconstruct([parse("int2"), parse("int2"), parse("int16")], progress=listener)
     network.reconstruct([parse("int2")], progress=listener)

@@ -14,7 +14,8 @@ from hwdse.calibrate import Stream
 from hwdse.capture import capture
 from hwdse.errors import InputError
 from hwdse.formats import Granularity, Precision, Scheme, Symmetry
-from hwdse.quantize.network import QuantizedNetwork, Setting, observe
+from hwdse.quantize.network import QuantizedNetwork, Setting
+from hwdse.quantize.observe import observe
 from hwdse.quantize.program import Program
 from hwdse.quantize.recipe import Recipe
 from tests import networks

@@ -14,7 +14,8 @@ from hwdse.capture import capture
 from hwdse.errors import InputError
 from hwdse.formats import Precision, Scheme, parse
 from hwdse.quantize import ranges
-from hwdse.quantize.network import QuantizedNetwork, Setting, observe
+from hwdse.quantize.network import QuantizedNetwork, Setting
+from hwdse.quantize.observe import observe
 from hwdse.quantize.program import Program
 from hwdse.quantize.quantizer import CastQuantizer, UniformQuantizer
 from hwdse.quantize.ranges import choose_ranges, output_harm, range_candidates

@@ -30,6 +30,8 @@ from tests import networks
 from tests.deploy.cases import CPU, inputs, uniform
 
 TINY = Path(__file__).parents[1] / "tiny"
+PATHS = ("int8", "fp32")
+CHANGED = ["weight_ranges", "activation_ranges", "bias_correction", "equalization", "path"]
 CALIBRATORS = sorted(plugin_names(GROUP))
 SETTINGS = st.builds(
     AdaRoundSettings,
@@ -53,6 +55,7 @@ def recipes(draw):
         weight_rounding=rounding,
         bias_correction="none" if rounding == "gram" else draw(st.sampled_from(CORRECTIONS)),
         equalization=draw(st.booleans()),
+        path=draw(st.sampled_from(PATHS)),
         adaround=draw(SETTINGS) if rounding == "adaround" else AdaRoundSettings(),
     )
 
@@ -67,13 +70,14 @@ def test_different_recipes_have_different_keys(one, other):
     assert (one.key == other.key) == (one == other)
 
 
-@given(recipes(), st.sampled_from(["weight_ranges", "activation_ranges", "bias_correction", "equalization"]), st.data())
+@given(recipes(), st.sampled_from(CHANGED), st.data())
 def test_a_change_of_one_setting_changes_the_key(recipe, name, data):
     options = {
         "weight_ranges": CALIBRATORS,
         "activation_ranges": [*CALIBRATORS, OUTPUT],
         "bias_correction": CORRECTIONS if recipe.weight_rounding != "gram" else ("none",),
         "equalization": (False, True),
+        "path": PATHS,
     }[name]
     other = replace(recipe, **{name: data.draw(st.sampled_from(options))})
     assert (other.key == recipe.key) == (other == recipe)

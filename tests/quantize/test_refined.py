@@ -9,12 +9,14 @@ import torch
 from hwdse.errors import InputError
 from hwdse.formats import Precision, Scheme, parse
 from hwdse.graph import BitConfig
-from hwdse.quantize.network import QuantizedNetwork, observe
+from hwdse.quantize.network import QuantizedNetwork
+from hwdse.quantize.observe import observe
 from hwdse.quantize.program import layer_output
 from hwdse.quantize.rebuild import rebuild
 from hwdse.quantize.rebuildable import rebuildable
 from hwdse.quantize.recipe import Recipe
 from tests import networks
+from tests.listener import Listener
 
 GRAM = Recipe(activation_ranges="minmax", weight_rounding="gram")
 CORRECTED = Recipe(activation_ranges="minmax", bias_correction="local")
@@ -191,22 +193,11 @@ def test_a_shared_weight_stays_at_nearest(name):
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
-class _Listener:
-    def __init__(self):
-        self.stages, self.steps = [], 0
-
-    def start(self, stage, total):
-        self.stages.append((stage, total))
-
-    def advance(self):
-        self.steps += 1
-
-
 def test_progress_is_shown():
     network = network_of("residual")
     config = cycled(network, "W2A8", "W4A8")
     network.configure(config)
-    listener = _Listener()
+    listener = Listener()
 
     network.refined(config, progress=listener)
 

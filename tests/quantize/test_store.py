@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save
 
 from hwdse.errors import InputError
 from hwdse.formats import Precision, Scheme, parse
 from hwdse.quantize import rebuild
-from hwdse.quantize.network import QuantizedNetwork, observe
+from hwdse.quantize.network import QuantizedNetwork
+from hwdse.quantize.observe import observe
 from hwdse.quantize.recipe import Recipe
 from hwdse.quantize.store import Store
 from tests import networks
@@ -125,6 +129,21 @@ def test_a_damaged_file_is_named(tmp_path, content):
     with pytest.raises(
         InputError, match=f"expected a weight in .*{path.name}, got .*; delete the file to find it again"
     ):
+        constants_of(network_of(Store(tmp_path, IDENTITY)))
+
+
+@pytest.mark.parametrize("part", ["levels", "scale", "is_nearest", "missing"])
+def test_a_file_without_one_of_its_parts_is_named(tmp_path, part):
+    constants_of(network_of(Store(tmp_path, IDENTITY)))
+    path = sorted(tmp_path.rglob("*.safetensors"))[2]
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["hwdse"])
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    kept = {key: value for key, value in tensors.items() if key != part}
+    header.pop(part, None)
+    path.write_bytes(save(kept, metadata={"hwdse": json.dumps(header)}))
+
+    with pytest.raises(InputError, match=f"expected a whole weight in .*{path.name}, got no {part}; delete the file"):
         constants_of(network_of(Store(tmp_path, IDENTITY)))
 
 

@@ -11,7 +11,8 @@ from torch.nn import functional
 from hwdse.capture import capture
 from hwdse.errors import InputError
 from hwdse.formats import Precision, Scheme, Symmetry
-from hwdse.quantize.network import QuantizedNetwork, observe
+from hwdse.quantize.network import QuantizedNetwork
+from hwdse.quantize.observe import observe
 from hwdse.quantize.program import Program
 from hwdse.quantize.recipe import Recipe
 from tests import networks

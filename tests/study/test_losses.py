@@ -14,7 +14,8 @@ from hwdse.examples import digits, digits_calibration
 from hwdse.experiment import SearchSection
 from hwdse.formats import Precision, Scheme
 from hwdse.progress import SILENT
-from hwdse.quantize.network import QuantizedNetwork, observe
+from hwdse.quantize.network import QuantizedNetwork
+from hwdse.quantize.observe import observe
 from hwdse.quantize.program import Program
 from hwdse.study.losses import LOSSES, find_losses
 
