@@ -1,7 +1,7 @@
 """What recipes keep of the accuracy that rounding weights to nearest loses, all layers quantized.
 
 ``python experiments/reconstruction.py`` measures ResNet-20 (1,024 training images), the DS-CNN (its 200 calibration
-utterances) and a small Llama (32 of 40 stories), on samples that no recipe sees, in pairs with full precision, for
+utterances) and a small Llama (36 of 40 stories), on samples that no recipe sees, in pairs with full precision, for
 three draws of the calibration data: which samples, in which order. Of the mixtures, the one is taken that the
 sensitivities on calibration data predict to be best at so many bits per weight on average, among the narrowest two,
 three, ... bit-widths, and that harms the calibration data least; its weights are stitched from those of every width,
@@ -160,7 +160,7 @@ def llama() -> Iterator[dict[str, Any]]:
         "W3Afp32": Scheme(weight_granularity=Granularity.PER_BLOCK, block_size=32),
     }
     for draw in range(DRAWS):
-        order = torch.randperm(len(stories), generator=torch.Generator().manual_seed(draw))[:32]
+        order = torch.randperm(len(stories), generator=torch.Generator().manual_seed(draw))[:36]
         calibration = [stories[i] for i in order]
         for text, scheme in schemes.items():
             for ranges in ("minmax", "mse"):

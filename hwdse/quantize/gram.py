@@ -10,28 +10,35 @@ from hwdse.quantize.bias import mean_error
 from hwdse.quantize.moments import SecondMoments
 from hwdse.quantize.program import channels_last
 from hwdse.quantize.rebuilt import Rebuilt
-from hwdse.quantize.reconstruct import DAMPING, Damped, Grid, output_error, reconstruct
+from hwdse.quantize.reconstruct import Damped, Grid, damping_of, output_error, reconstruct
 from hwdse.quantize.walk import LayerView
 from hwdse.quantize.weights import QuantizedWeight
 
 __all__ = ["gram"]
 
 
-def gram(view: LayerView, damping: float = DAMPING) -> Rebuilt:
+def gram(view: LayerView, damping: float | None = None) -> Rebuilt:
     """Return the weight with the least error of the layer's output, channel by channel where it beats nearest.
 
     The layer's bias keeps the mean output; without one, the mean counts as error. So does that of the weights
-    themselves, times ``damping`` of the mean variance of what they are multiplied by.
+    themselves, times ``damping`` of the mean variance of what they are multiplied by: by default as much as one half of
+    the samples needs to say most about the other.
 
     Raises
     ------
     InputError
         If there is no sample, or a value is not finite.
     """
-    moments = view.gather(SecondMoments)
+    halves = view.halves(SecondMoments)
     layout, nearest, bias = view.layout, view.nearest, view.bias
+    full = layout.matrix(view.full)
+    if damping is None:
+        apart = [half.covariances(centred=bias is not None) for half in halves if half.count]
+        damping = damping_of(apart, full)
+    moments, other = halves
+    moments.merge(other)
     covariance, cross = moments.covariances(centred=bias is not None)
-    damped = Damped.of(covariance, cross, layout.matrix(view.full), damping)
+    damped = Damped.of(covariance, cross, full, damping)
     per_tensor = view.scheme.weight_granularity is Granularity.PER_TENSOR
     grid = Grid(
         nearest.levels,

@@ -139,10 +139,12 @@ def add_layer(moments: Means, site: Site, x: torch.Tensor, t: torch.Tensor, *, p
     InputError
         If a value is not finite (the layer is named).
     """
+    if len(x) == 0:
+        return
     groups, columns = moments.mean.shape
     channels = moments.target_mean.shape[1]
     written = t.movedim(1, -1) if site.is_convolution else t
-    there = max(1, written[0].numel() // (groups * channels)) if len(t) else 1
+    there = max(1, written[0].numel() // (groups * channels))
     kept = there if positions is None else min(there, positions)
     size = max(1, _PIECE // max(1, kept * groups * columns))
     generator = torch.Generator().manual_seed(moments.count)

@@ -7,6 +7,7 @@ output error ``w' G w - 2 w' C`` and a constant.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -16,24 +17,30 @@ from numpy.typing import NDArray
 from hwdse.formats import Levels
 from hwdse.formats.levels import SMALLEST_SCALE
 
-__all__ = ["DAMPING", "Damped", "Grid", "descend", "greedy", "output_error", "reconstruct", "refit"]
+__all__ = ["DAMPINGS", "Damped", "Grid", "damping_of", "descend", "greedy", "output_error", "reconstruct", "refit"]
 
 Array = NDArray[np.float64]
 
-DAMPING = 0.01
+DAMPINGS = (0.01, 0.03, 0.1, 0.3)
 """What is added to the diagonal of a covariance, as a share of its mean: inputs that were not seen may come, too."""
 
 FACTORS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 """Shares of the calibrated scale to start from."""
 
 ROUNDS = 20
-"""Most turns of codes and scales."""
+"""Most turns of codes and scales, with few levels."""
+
+ROUNDS_OF_MANY = 4
+"""Most turns with more levels, where the error is small from the start."""
 
 SETTLED = 1e-4
 """Share of the error that a turn must take away for another one."""
 
-_FEW_LEVELS = 16
+_FEW_LEVELS = 8
 """Levels up to which a channel may do best at any of these; with more it does well near the calibrated scale."""
+
+_HALVED_AFTER = 3
+"""Turn after which the worse half of the starts is given up."""
 
 _PANEL = 64
 """Columns whose effect on each other is booked at once, before that on all others."""
@@ -97,7 +104,7 @@ class Damped:
     cross: Array
 
     @classmethod
-    def of(cls, covariance: Array, cross: Array, weight: Array, share: float = DAMPING) -> Damped:
+    def of(cls, covariance: Array, cross: Array, weight: Array, share: float = DAMPINGS[0]) -> Damped:
         """Return the error with that of the weights: theirs times ``share`` of the mean variance of the columns.
 
         ``weight`` is ``(groups, columns, channels)``. A group whose inputs never change keeps that error alone.
@@ -110,6 +117,10 @@ class Damped:
     def target(self) -> Array:
         """Weights with the least error, ``(groups, columns, channels)``."""
         return np.linalg.solve(self.covariance, self.cross).astype(np.float64, copy=False)
+
+    def repeated(self, copies: int) -> Damped:
+        """Return the error of ``copies`` of all channels one after another."""
+        return Damped(self.covariance, np.tile(self.cross, copies))
 
     @cached_property
     def order(self) -> NDArray[np.intp]:
@@ -136,6 +147,30 @@ def output_error(values: Array, covariance: Array, cross: Array) -> Array:
     """Return the mean squared error of every channel's output, less a constant, ``(groups, channels)``."""
     error: Array = (values * (covariance @ values - 2.0 * cross)).sum(1)
     return error
+
+
+def damping_of(halves: Sequence[tuple[Array, Array]], weight: Array) -> float:
+    """Return the share of :data:`DAMPINGS` with which weights that suit one half of the data suit the other best.
+
+    Where data are few, or where they are to make up for errors of their inputs, weights of the least error on the data
+    are not those of the least error. What is damped is noise, which halves with twice the data: so half of what a half
+    needs is returned. Of fewer than two halves it is the smallest share.
+
+    Parameters
+    ----------
+    halves
+        Covariance of the columns, and that of columns and outputs, of each.
+    weight
+        In full precision, ``(groups, columns, channels)``.
+    """
+    if len(halves) < 2:
+        return DAMPINGS[0]
+
+    def error(share: float) -> float:
+        targets = [Damped.of(covariance, cross, weight, 2.0 * share).target for covariance, cross in halves]
+        return sum(float(output_error(t, *h).sum()) for t, h in zip(targets, halves[::-1], strict=True))
+
+    return min(DAMPINGS, key=error)
 
 
 def greedy(damped: Damped, grid: Grid) -> Array:
@@ -242,11 +277,12 @@ def reconstruct(damped: Damped, grid: Grid) -> tuple[Array, Grid]:
     """Return codes and the grid with the scales that they were found with.
 
     Greedy rounding from several shares of the scale; from each, codes and scales take turns until the error falls no
-    more. Every channel keeps the best that it came to: there are many minima, and the first is seldom a good one.
+    more. Every channel goes on with the better half of its starts after some turns, and keeps the best that it came to:
+    there are many minima, and the first is seldom a good one.
     """
     has_scale = grid.levels.number_format.has_scale
-    factors = FACTORS[: len(FACTORS) if grid.levels.values.size <= _FEW_LEVELS else 2] if has_scale else (1.0,)
-    groups, columns, channels = damped.cross.shape
+    is_narrow = grid.levels.values.size <= _FEW_LEVELS
+    factors = FACTORS[: len(FACTORS) if is_narrow else 2] if has_scale else (1.0,)
     scales = [(grid.scale * factor).astype(np.float32).astype(np.float64) for factor in factors]
     trials = replace(
         grid,
@@ -254,22 +290,31 @@ def reconstruct(damped: Damped, grid: Grid) -> tuple[Array, Grid]:
         zero_point=np.tile(grid.zero_point, len(factors)),
         copies=len(factors),
     )
-    wide = Damped(damped.covariance, np.tile(damped.cross, len(factors)))
+    wide = damped.repeated(len(factors))
     codes = greedy(wide, trials)
     least = np.inf
-    for _ in range(ROUNDS if has_scale else 1):
+    for turn in range((ROUNDS if is_narrow else ROUNDS_OF_MANY) if has_scale else 1):
         codes = descend(codes, wide, trials)
-        values = codes * trials.spread(columns)[0]
+        values = codes * trials.spread(codes.shape[1])[0]
         reached = float(output_error(values - wide.target, wide.covariance, np.zeros(())).sum())
         if reached >= least * (1.0 - SETTLED):
             break
         least = reached
+        if turn == _HALVED_AFTER and trials.copies > 1:
+            codes, trials = _best(codes, damped, trials, trials.copies // 2)
+            wide, least = damped.repeated(trials.copies), np.inf
         trials = refit(codes, wide, trials) if has_scale else trials
-    error = output_error(codes * trials.spread(columns)[0], wide.covariance, wide.cross)
-    error = _summed(error, len(factors)) if grid.is_shared else error
-    best = error.reshape(groups, len(factors), channels).argmin(1)[:, None, None]
-    codes, scale = (
-        np.take_along_axis(a.reshape(groups, -1, len(factors), channels), best, 2)[:, :, 0]
-        for a in (codes, trials.scale)
+    return _best(codes, damped, trials, 1)
+
+
+def _best(codes: Array, damped: Damped, trials: Grid, count: int) -> tuple[Array, Grid]:
+    """Return the codes and scales of every channel's best ``count`` copies."""
+    wide = damped.repeated(trials.copies)
+    error = output_error(codes * trials.spread(codes.shape[1])[0], wide.covariance, wide.cross)
+    error = _summed(error, trials.copies) if trials.is_shared else error
+    order = error.reshape(len(error), trials.copies, -1).argsort(axis=1, kind="stable")[:, None, :count]
+    codes, scale, zero_point = (
+        np.take_along_axis(a.reshape(*a.shape[:2], trials.copies, -1), order, 2).reshape(*a.shape[:2], -1)
+        for a in (codes, trials.scale, trials.zero_point)
     )
-    return codes, replace(grid, scale=scale)
+    return codes, replace(trials, scale=scale, zero_point=zero_point, copies=count)

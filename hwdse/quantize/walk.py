@@ -191,16 +191,35 @@ class LayerView:
         InputError
             If there is no sample, or a value is not finite.
         """
-        shape = self.site.weight_shape
-        moments = kind(self.site.groups, self.layout.columns, shape[0] // self.site.groups)
+        (moments,) = self._gathered(kind, 1)
+        return moments
+
+    def halves(self, kind: type[M]) -> tuple[M, M]:
+        """Return the moments of every other sample, and those of all others, of which there may be none.
+
+        Raises
+        ------
+        InputError
+            If there is no sample, or a value is not finite.
+        """
+        one, other = self._gathered(kind, 2)
+        return one, other
+
+    def _gathered(self, kind: type[M], parts: int) -> list[M]:
+        """Return moments of samples that are dealt out to ``parts`` in turn."""
+        groups = self.site.groups
+        found = [kind(groups, self.layout.columns, self.site.weight_shape[0] // groups) for _ in range(parts)]
         samples = sum(walk.samples for walk in self.walks)
-        positions = -(-_ENOUGH_ROWS // max(1, samples))
+        if samples == 0:
+            raise InputError("expected calibration batches with samples, got none; check the calibration factory")
+        positions, done = -(-_ENOUGH_ROWS // samples), 0
         with torch.no_grad():
             for x, t in self.pairs():
-                add_layer(moments, self.site, x, t, positions=positions)
-        if moments.count == 0:
-            raise InputError("expected calibration batches with samples, got none; check the calibration factory")
-        return moments
+                for i, moments in enumerate(found):
+                    own = slice((i - done) % parts, None, parts)
+                    add_layer(moments, self.site, x[own], t[own], positions=positions)
+                done += len(x)
+        return found
 
 
 @dataclass(frozen=True)

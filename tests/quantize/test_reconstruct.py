@@ -200,7 +200,7 @@ def test_scales_of_codes_that_are_all_zero_stay():
 
 
 @pytest.mark.parametrize(("length", "is_shared"), [(None, False), (None, True), (16, False)])
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", [*FORMATS, "int6"])
 def test_a_reconstruction_beats_nearest_and_greedy_rounding(name, is_shared, length):
     covariance, cross, weight = problem(columns=40, rows=300)
     damped, grid = Damped.of(covariance, cross, weight), grid_of(weight, name, length=length, is_shared=is_shared)
@@ -211,6 +211,33 @@ def test_a_reconstruction_beats_nearest_and_greedy_rounding(name, is_shared, len
     assert error_of(codes, fitted, damped).sum() < min(others)
     assert np.isin(codes, grid.levels.values).all()
     np.testing.assert_array_equal(fitted.scale, fitted.scale.astype(np.float32))
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+@pytest.mark.parametrize("name", ["int2", "int3", "ternary"])
+def test_several_starts_find_less_error_than_the_first(name, is_shared, monkeypatch):
+    covariance, cross, weight = problem(columns=40, channels=12, rows=300)
+    damped, grid = Damped.of(covariance, cross, weight), grid_of(weight, name, is_shared=is_shared)
+
+    several = error_of(*reconstruct(damped, grid), damped).sum()
+    monkeypatch.setattr("hwdse.quantize.reconstruct.FACTORS", (1.0,))
+    first = error_of(*reconstruct(damped, grid), damped).sum()
+
+    assert several < first
+
+
+@pytest.mark.parametrize("turn", [0, 1, 99])
+def test_starts_that_are_given_up_leave_whole_layers_at_a_minimum(turn, monkeypatch):
+    covariance, cross, weight = problem(columns=30, channels=8, rows=300)
+    damped, grid = Damped.of(covariance, cross, weight), grid_of(weight, "int2")
+    monkeypatch.setattr("hwdse.quantize.reconstruct._HALVED_AFTER", turn)
+
+    codes, fitted = reconstruct(damped, grid)
+
+    assert codes.shape == weight.shape
+    assert fitted.scale.shape == grid.scale.shape
+    assert fitted.copies == 1
+    np.testing.assert_array_equal(codes, descend(codes, damped, fitted))
 
 
 def test_codes_of_an_affine_grid_stay_within_it():
