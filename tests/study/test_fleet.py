@@ -12,6 +12,7 @@ from scipy.optimize import isotonic_regression
 
 from hwdse.errors import InputError
 from hwdse.evaluate import Pool
+from hwdse.quantize.recipe import Recipe
 from hwdse.study.device import LOSS
 from hwdse.study.fleet import _loss_by_harm, rising
 
@@ -42,10 +43,10 @@ def test_without_levels_nothing_changes(start, tmp_path, contents):
 
 @pytest.fixture
 def wide(start):
-    """A function that explores with a fleet, on devices and precisions that leave something to plan."""
+    """A function that explores with a fleet, on devices, precisions and weights that leave something to plan."""
 
     def run(**changes):
-        arguments = {"devices": DEVICES, "precisions": PRECISIONS, "evaluations": 12, "fleet": 12}
+        arguments = {"devices": DEVICES, "precisions": PRECISIONS, "evaluations": 12, "fleet": 12, "recipe": Recipe()}
         return start(**(arguments | changes))
 
     return run
