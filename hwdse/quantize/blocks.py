@@ -52,7 +52,8 @@ class Block:
 
 def single_layers(program: Program) -> list[Block]:
     """Return every layer with the activation function that only it feeds, in the order of execution."""
-    place, step_of = _places(program)
+    place = {node: i for i, node in enumerate(program.captured.flow.nodes)}
+    step_of = program.step_of
     found = []
     for site in rebuildable(program).values():
         node = layer_output(site)
@@ -71,8 +72,7 @@ def blocks(program: Program) -> list[Block]:
     comes out whole, a layer in a chain by itself. Activation functions behind belong to a block; what else lies between
     two blocks belongs to none.
     """
-    _, step_of = _places(program)
-    sites = {step_of[layer_output(site).name]: site for site in rebuildable(program).values()}
+    sites = {program.step_of[layer_output(site).name]: site for site in rebuildable(program).values()}
     nodes = program.captured.flow.nodes
     found: list[Block] = []
     for (start, reads), (stop, writes) in pairwise(_cuts(program)):
@@ -108,12 +108,6 @@ def _holds_samples(program: Program, node: fx.Node) -> bool:
     """Return True for a tensor whose first axis is that of the samples."""
     flow = program.captured.flow
     return node in flow.shapes and flow.batch_axis(node) == 0 and flow.shapes[node][0] == flow.batch
-
-
-def _places(program: Program) -> tuple[dict[fx.Node, int], dict[str, int]]:
-    """Return the position of every node and the step of every name."""
-    nodes = program.captured.flow.nodes
-    return {node: i for i, node in enumerate(nodes)}, {step.name: i for i, step in enumerate(program.steps)}
 
 
 def _before(program: Program, site: Site) -> list[int]:

@@ -170,6 +170,11 @@ class Program:
         return pytree.tree_unflatten(flat, self._structure)
 
     @cached_property
+    def step_of(self) -> dict[str, int]:
+        """Number of the step that computes the node of a name."""
+        return {step.name: i for i, step in enumerate(self.steps)}
+
+    @cached_property
     def _structure(self) -> pytree.TreeSpec:
         """How the outputs are put together; the exporter takes long to say."""
         structure: pytree.TreeSpec = self.captured.program.call_spec.out_spec

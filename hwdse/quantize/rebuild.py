@@ -131,7 +131,7 @@ def _tied(
     name = str(site.weight)
     there = shelf.get(name, nearest) if shelf is not None else None
     if there is None:
-        (step,) = [i for i, step in enumerate(program.steps) if step.name == layer_output(site).name]
+        step = program.step_of[layer_output(site).name]
         walks = [Walk(program, batch, {}, {}) for batch in batches]
         found = gram(LayerView(program, site, step, walks, nearest, scheme), damping=_TIED_DAMPING)
         there = replace(found, bias=None)

@@ -249,7 +249,7 @@ class Part:
     @property
     def layers(self) -> Iterator[LayerView]:
         """Its layers, in the order of execution."""
-        steps = {step.name: i for i, step in enumerate(self.program.steps)}
+        steps = self.program.step_of
         for site in sorted(self.block.sites, key=lambda site: steps[layer_output(site).name]):
             step = steps[layer_output(site).name]
             yield LayerView(self.program, site, step, self.walks, self.nearest(str(site.weight)), self.scheme)

@@ -78,7 +78,7 @@ def test_halves_are_every_other_sample(sizes):
     network = QuantizedNetwork(program, scheme=Scheme(), streams=observe(program, batches))
     layer = program.captured.layers[program.captured.layer_index["b1"]]
     site = program.captured.sites["b1"]
-    step = [step.name for step in program.steps].index(layer_output(site).name)
+    step = program.step_of[layer_output(site).name]
 
     def view(given):
         walks = [Walk(program, batch, {}, {}) for batch in given]
