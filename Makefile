@@ -13,7 +13,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
 	@touch $@
 
-# The embedded example on four chips: one picked configuration per chip, and where the figures lie.
+# The embedded example on four chips: one picked configuration per chip, and where the figures and the page lie.
 demo: $(STAMP)
 	@rm -rf runs/digits
 	$(BIN)/hwdse explore experiments/digits.toml --out runs/digits

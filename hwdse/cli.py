@@ -374,11 +374,16 @@ def verify(
 
 
 @app.command()
-def report(run: RunArgument, json: JsonOption = False) -> None:
-    """Draw the figures of a run."""
-    from hwdse.commands.answer import report
+def report(
+    run: RunArgument,
+    out: Annotated[Path | None, typer.Option("--out", help="Page to write; RUN/report.html if absent.")] = None,
+    figures: Annotated[bool, typer.Option("--figures", help="Draw the figures too, into RUN/figures.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Write the page of a run, one file for a browser (exit code 3 if nothing fits any device)."""
+    from hwdse.commands.report import report
 
-    report(run, as_json=json)
+    report(run, out=out, figures=figures, as_json=json)
 
 
 def main() -> None:

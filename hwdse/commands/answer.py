@@ -1,4 +1,4 @@
-"""``hwdse pick`` and ``report``: answers from the run folder, without the network."""
+"""``hwdse pick``: answers from the run folder, without the network."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from hwdse.infeasible import Infeasible
 from hwdse.report.fronts import load_front
 from hwdse.report.tables import DeviceTables, RunTables
 from hwdse.report.terminal import pick_table
-from hwdse.report.write import write_report
 
-__all__ = ["INFEASIBLE", "default_picks", "limits_of", "named_number", "pick", "report", "show_picks", "stop"]
+__all__ = ["INFEASIBLE", "default_picks", "limits_of", "named_number", "pick", "show_picks", "stop"]
 
 INFEASIBLE = 3
 
@@ -52,15 +51,6 @@ def stop(device: str, sentence: str, facts: Mapping[str, Any], *, as_json: bool)
     else:
         fail(f"{device}: {sentence}")
     raise typer.Exit(INFEASIBLE)
-
-
-def report(run: Path, *, as_json: bool) -> None:
-    """Draw the figures of a run."""
-    written = write_report(run)
-    if as_json:
-        print_json({"figures": [str(path) for path in written]})
-    for path in [] if as_json else written:
-        CONSOLE.print(str(path), markup=False, soft_wrap=True)
 
 
 def default_picks(run: Path) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from hwdse.experiment import Experiment, load_experiment
 from hwdse.files import read_json
 from hwdse.hardware import load_profile
 from hwdse.quantize.recipe import recipe_named
+from hwdse.report.page.write import write_page
 from hwdse.report.write import write_report
 from hwdse.study import Budget, Study, explore
 from hwdse.study.folder import RunFolder
@@ -52,7 +53,7 @@ class Options:
 
 
 def explore_experiment(path: Path, options: Options, *, as_json: bool) -> None:
-    """Explore the experiment in ``path``, draw its figures, and show one picked configuration per device.
+    """Explore the experiment in ``path``, draw its figures and its page, and show one picked configuration per device.
 
     Exits with 3 if nothing fits any device, after the run folder is written.
     """
@@ -91,14 +92,18 @@ def explore_experiment(path: Path, options: Options, *, as_json: bool) -> None:
             progress=progress,
         )
         picks = default_picks(out)
-        progress.start("figures", 1)
+        progress.start("report", 2)
         figures = write_report(out)
+        progress.advance()
+        page, _ = write_page(out)
         progress.advance()
     infeasible = {name: str(p.infeasible) for name, p in study.problems.items() if p.infeasible is not None}
     if as_json:
-        print_json({"run": str(out), "picks": picks, "infeasible": infeasible, "figures": list(map(str, figures))})
+        found = {"run": str(out), "picks": picks, "infeasible": infeasible}
+        print_json(found | {"figures": list(map(str, figures)), "page": str(page)})
     else:
         _show(study, out, picks)
+        CONSOLE.print(f"page: {page}", markup=False, soft_wrap=True)
     for name, sentence in infeasible.items():
         fail(f"{name}: {sentence}")
     if len(infeasible) == len(profiles):

@@ -52,6 +52,8 @@ class _Resolved(BaseModel):
     reach: dict[str, dict[str, float]] = {}
     limits: dict[str, dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]]] = {}
     uncertainty: dict[str, dict[str, Annotated[float, Field(ge=1, allow_inf_nan=False)]]] = {}
+    constants: dict[str, dict[str, Annotated[float, Field(allow_inf_nan=False)]]] = {}
+    titles: dict[str, str] = {}
     max_drop: float = DEFAULT_DROP
 
 
@@ -124,6 +126,13 @@ class DeviceTables:
         Column to a factor ``f``: 90 % of published figures lie within predicted / f to predicted x f.
     resources
         Latency by group, candidate and resource; ``None`` where the run did not record it.
+    costs
+        What each candidate costs each group: one row per (group, candidate) with a column per additive metric; ``None``
+        where the run did not record it.
+    constants
+        Column to what no choice changes; empty where the run did not record it.
+    title
+        The profile's words for the device; its name where there are none.
     """
 
     device: str
@@ -137,6 +146,9 @@ class DeviceTables:
     limits: Mapping[str, float] = field(default_factory=dict)
     uncertainty: Mapping[str, float] = field(default_factory=dict)
     resources: pd.DataFrame | None = None
+    costs: pd.DataFrame | None = None
+    constants: Mapping[str, float] = field(default_factory=dict)
+    title: str = ""
 
     @property
     def caveat(self) -> str:
@@ -303,20 +315,32 @@ def _objectives(resolved: _Resolved, path: Path) -> tuple[Quality, dict[str, str
     return Quality(resolved.quality, qualities[0] in resolved.objectives.maximize), costs
 
 
-def _read_table(path: Path, *, text: Sequence[str], numbers: Sequence[str], holes: Sequence[str] = ()) -> pd.DataFrame:
-    """Return the named columns of a CSV table; numbers must be finite, except that cells of ``holes`` may be empty."""
+def _read_table(
+    path: Path,
+    *,
+    text: Sequence[str],
+    numbers: Sequence[str],
+    holes: Sequence[str] = (),
+    left_out: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """Return the named columns of a CSV table; numbers must be finite, except that cells of ``holes`` may be empty.
+
+    Where ``left_out`` is given, all other columns but these are read as numbers too, and the order is that of the file.
+    """
     _read_text(path)
     try:
         # As text first: float() gives back the exact number that was written, and "NA" may be a name.
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
         raise RunFolderError(f"expected a CSV table in {path}, got {error}; restore the file") from error
-    missing = [name for name in (*text, *numbers, *holes) if name not in table.columns]
+    named = (*text, *numbers, *holes)
+    missing = [name for name in named if name not in table.columns]
     if missing:
         raise RunFolderError(f"expected the columns {', '.join(missing)} in {path}, got {', '.join(table.columns)}")
+    rest = [] if left_out is None else [name for name in table.columns if name not in (*named, *left_out)]
     columns = {name: table[name] for name in text}
-    columns |= {name: _floats(table[name], path, holes=name in holes) for name in (*numbers, *holes)}
-    return pd.DataFrame(columns)
+    columns |= {name: _floats(table[name], path, holes=name in holes) for name in (*numbers, *holes, *rest)}
+    return pd.DataFrame(columns if left_out is None else {n: columns[n] for n in table.columns if n in columns})
 
 
 def _floats(cells: pd.Series, path: Path, *, holes: bool) -> pd.Series:
@@ -362,6 +386,13 @@ def _read_resources(path: Path) -> pd.DataFrame | None:
     return _read_table(path, text=["group", "candidate", "resource"], numbers=["latency_ms"])
 
 
+def _read_costs(path: Path) -> pd.DataFrame | None:
+    """Return what each candidate costs each group, by metric; ``None`` where the run did not record it."""
+    if not path.exists():
+        return None
+    return _read_table(path, text=["group", "candidate"], numbers=[], left_out=["latency_origin"])
+
+
 def _read_device(
     run: Path, device: str, resolved: _Resolved, quality: Quality, costs: Sequence[str], layers: int
 ) -> DeviceTables:
@@ -372,14 +403,17 @@ def _read_device(
         "worth": resolved.worth.get(device, ()),
         "limits": resolved.limits.get(device, {}),
         "uncertainty": resolved.uncertainty.get(device, {}),
+        "constants": resolved.constants.get(device, {}),
+        "title": resolved.titles.get(device, device),
     }
     if infeasible and not (folder / "front.csv").exists():
         empty = pd.DataFrame({name: pd.Series(dtype=str) for name in (*text, "uniform", "within_noise")}
                              | {name: pd.Series(dtype=float) for name in numbers})  # fmt: skip
         predicted = pd.DataFrame({name: pd.Series(dtype=float) for name in (*costs, "quality_predicted")})
         return DeviceTables(device, empty, empty, predicted, infeasible=infeasible, **about)
-    front = _read_table(folder / "front.csv", text=text, numbers=numbers)
-    measured = _read_table(folder / "measured.csv", text=[*text, "uniform", "within_noise"], numbers=numbers)
+    front = _read_table(folder / "front.csv", text=text, numbers=numbers, left_out=())
+    words = [*text, "uniform", "within_noise"]
+    measured = _read_table(folder / "measured.csv", text=words, numbers=numbers, left_out=())
     predicted = _read_table(folder / "predicted.csv", text=[], numbers=costs, holes=["quality_predicted"])
     strangers = sorted(set(front["config_id"]) - set(measured["config_id"]))
     if strangers:
@@ -397,5 +431,6 @@ def _read_device(
         pick=_read_pick(folder / "pick.json", measured),
         infeasible=infeasible,
         resources=_read_resources(folder / "resources.csv"),
+        costs=_read_costs(folder / "costs.csv"),
         **about,
     )

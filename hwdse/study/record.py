@@ -115,6 +115,11 @@ class Recorder:
             "limits": {name: dict(p.limits) for name, p in prepared.problems.items()},
             "uncertainty": {name: dict(p.uncertainty) for name, p in prepared.problems.items()},
             "reach": {name: p.space.reach() for name, p in prepared.problems.items()},
+            "constants": {
+                name: dict(zip(p.space.columns, p.space.constant.tolist(), strict=True))
+                for name, p in prepared.problems.items()
+            },
+            "sources": {name: dict(p.profile.spec.sources) for name, p in prepared.problems.items()},
             "infeasible": {n: str(p.infeasible) for n, p in prepared.problems.items() if p.infeasible is not None},
             "warnings": [sentence for p in prepared.problems.values() for sentence in p.warnings],
         }

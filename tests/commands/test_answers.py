@@ -23,7 +23,7 @@ def front_of(run, device="mpic"):
         ["pick", "RUN", "--device", "mpic", "--max", "latency_ms=1"],
         ["pick", "RUN", "--device", "mpic", "--max", "latency_ms=1", "--json"],
         ["compare", "RUN"],
-        ["report", "RUN"],
+        ["report", "RUN", "--figures"],
         ["profiles", "list"],
         ["profiles", "show", "nvidia_t4"],
         ["profiles", "check"],
@@ -157,7 +157,12 @@ def test_json_of_every_verb_parses(cli, run):
     assert [row["device"] for row in json.loads(cli("compare", run, "--device", "mpic", "--json").out)["devices"]] == [
         "mpic"
     ]
-    figures = json.loads(cli("report", run, "--json").out)["figures"]
+    assert json.loads(cli("report", run, "--json").out) == {
+        "page": str(run / "report.html"),
+        "figures": [],
+        "infeasible": {},
+    }
+    figures = json.loads(cli("report", run, "--figures", "--json").out)["figures"]
     assert figures
     assert all(Path(figure).parent == run / "figures" for figure in figures)
     profiles = json.loads(cli("profiles", "list", "--json").out)
