@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -377,13 +377,17 @@ def verify(
 def report(
     run: RunArgument,
     out: Annotated[Path | None, typer.Option("--out", help="Page to write; RUN/report.html if absent.")] = None,
-    figures: Annotated[bool, typer.Option("--figures", help="Draw the figures too, into RUN/figures.")] = False,
+    figures: Annotated[bool, typer.Option("--figures", help="Draw every figure for a paper, too.")] = False,
+    width: Annotated[Literal["single", "double"], typer.Option("--width", help="Columns that a figure takes.")] = (
+        "double"
+    ),
+    pgf: Annotated[bool, typer.Option("--pgf", help="Write figures as PGF, too, which takes LaTeX.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Write the page of a run, one file for a browser (exit code 3 if nothing fits any device)."""
     from hwdse.commands.report import report
 
-    report(run, out=out, figures=figures, as_json=json)
+    report(run, out=out, figures=figures, width=width, pgf=pgf, as_json=json)
 
 
 def main() -> None:

@@ -92,9 +92,8 @@ def explore_experiment(path: Path, options: Options, *, as_json: bool) -> None:
             progress=progress,
         )
         picks = default_picks(out)
-        progress.start("report", 2)
-        figures = write_report(out)
-        progress.advance()
+        figures = write_report(out, progress=progress)
+        progress.start("page", 1)
         page, _ = write_page(out)
         progress.advance()
     infeasible = {name: str(p.infeasible) for name, p in study.problems.items() if p.infeasible is not None}

@@ -11,7 +11,18 @@ from matplotlib.figure import SubFigure
 from matplotlib.lines import Line2D
 
 from hwdse.formats import Precision
-from hwdse.report.drawing import DOUBLE_INCHES, Drawing, limit_x, look_of, new_figure, sentence_figure, set_log
+from hwdse.report.drawing import (
+    DOUBLE_INCHES,
+    Drawing,
+    columns_for,
+    head,
+    limit_x,
+    look_of,
+    new_figure,
+    sentence_figure,
+    set_log,
+    short_names,
+)
 from hwdse.report.pareto import Window, draw_reference, shows_reference, staircase, window_of
 from hwdse.report.ranking import NO_INTERVAL, draw_intervals, factor_of, factor_taken, thin_ticks
 from hwdse.report.tables import DeviceTables, RunTables
@@ -21,6 +32,10 @@ __all__ = ["draw_devices", "relative_cost"]
 
 INK = "#222222"
 PANELS_PER_ROW = 4
+LEGEND_COLUMNS = 5
+LEGEND_ROW_INCHES = 0.14
+NAME_INCHES = 2.0
+"""Width that the names of devices beside the lowest panel may take."""
 
 
 def draw_devices(tables: RunTables) -> Drawing:
@@ -35,18 +50,21 @@ def draw_devices(tables: RunTables) -> Drawing:
     columns = ceil(len(devices) / rows)
     strip = 0.35 + 0.13 * len(present)
     heights = (1.7 * rows, 2.2, 1.8 + strip)
-    figure = new_figure(DOUBLE_INCHES, 0.75 + sum(heights))
-    upper, middle, lower = figure.subfigures(3, 1, squeeze=False, height_ratios=heights).flat
-    _draw_multiples(upper, tables, devices, window, columns=columns, rows=rows)
-    _draw_overlays(middle, tables, present, window)
-    _draw_together(lower, tables, present, window, strip=strip)
     handles = {device.device: _handle(tables, device.device) for device in present}
     if tables.reference is not None and shows_reference(tables, window):
         words = f"full precision ({quality_text(tables.quality.name, tables.reference)})"
         handles[words] = Line2D([], [], color=INK, linewidth=0.8, linestyle=(0, (4, 2)))
+    names = short_names(list(handles), width=DOUBLE_INCHES)
+    legend_columns = min(LEGEND_COLUMNS, columns_for(names, width=DOUBLE_INCHES))
+    legend = LEGEND_ROW_INCHES * ceil(len(names) / legend_columns)
+    figure = new_figure(DOUBLE_INCHES, 0.5 + sum(heights) + legend)
+    upper, middle, lower = figure.subfigures(3, 1, squeeze=False, height_ratios=heights).flat
+    _draw_multiples(upper, tables, devices, window, columns=columns, rows=rows)
+    _draw_overlays(middle, tables, present, window)
+    _draw_together(lower, tables, present, window, strip=strip)
     title = _hidden_note(tables, present, window) or None
-    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=5, title=title)
-    figure.suptitle(f"{tables.name}: measured fronts of {len(present)} of {len(devices)} devices")
+    figure.legend(list(handles.values()), names, loc="outside lower center", ncols=legend_columns, title=title)
+    head(figure, f"{tables.name}: measured fronts of {len(present)} of {len(devices)} devices")
     return Drawing("devices", figure, _points(tables), _caption(tables, present, window))
 
 
@@ -83,7 +101,8 @@ def _draw_multiples(
     for axes in grid.flat[len(devices) :]:
         axes.remove()
     for axes, device in zip(grid.flat, devices, strict=False):
-        axes.set_title(device.device + (f"\n({device.caveat})" if device.note else ""))
+        lines = [device.device, *([f"({device.caveat})"] if device.note else [])]
+        axes.set_title("\n".join(short_names(lines, width=DOUBLE_INCHES / columns)))
         axes.set_xlabel(axis_label(tables.main_cost))
         draw_reference(axes, tables, window, named=False)
         if device.emptiness:
@@ -93,8 +112,7 @@ def _draw_multiples(
         else:
             _draw_front(axes, tables, device, device.front[tables.main_cost], intervals=True)
             _limit(axes, tables, [_drawn(tables, device, device.front[tables.main_cost], window)], window, ticks=3)
-    for axes in grid[:, 0]:
-        axes.set_ylabel(tables.quality.label)
+    figure.supylabel(tables.quality.label, fontsize=7)
 
 
 def _draw_overlays(figure: SubFigure, tables: RunTables, present: list[DeviceTables], window: Window) -> None:
@@ -134,7 +152,9 @@ def _draw_together(
     shown = [_drawn(tables, device, device.front[main], window) for device in present]
     middles = np.array([float(np.exp(np.log(cost).mean())) for cost in shown])
     known = [factor_of(device, main) for device in present]
-    draw_intervals(below, tables, [device.device for device in present], middles, known)
+    names = [device.device for device in present]
+    draw_intervals(below, tables, names, middles, known)
+    below.set_yticks(below.get_yticks(), short_names(names, width=NAME_INCHES))
     factors = np.array([factor_taken(factor) for factor in known])
     ends = np.concatenate([pd.concat(shown).to_numpy(float), middles / factors, middles * factors])
     low, high = float(ends.min()), float(ends.max())
@@ -142,7 +162,7 @@ def _draw_together(
     thin_ticks(below, decades=float(np.log10(high / low)))
     margin = (high / low) ** 0.03
     below.set_xlim(low / margin, high * margin)
-    below.set_xlabel(f"{axis_label(main)}; bars: 90 % interval of the prediction around the middle of each front")
+    below.set_xlabel(f"{axis_label(main)}\nbars: 90 % interval of the prediction around the middle of each front")
 
 
 def _drawn(tables: RunTables, device: DeviceTables, cost: pd.Series, window: Window) -> pd.Series:

@@ -27,13 +27,18 @@ __all__ = [
     "DOUBLE_INCHES",
     "SINGLE_INCHES",
     "Drawing",
+    "LineStyle",
     "Look",
+    "columns_for",
+    "head",
     "limit_x",
     "look_of",
     "new_figure",
+    "powers_alone",
     "save",
     "sentence_figure",
     "set_log",
+    "short_names",
     "spans_decade",
     "style",
 ]
@@ -44,9 +49,17 @@ SINGLE_INCHES, DOUBLE_INCHES = 3.5, 7.2
 LineStyle = Literal["-", "--", "-.", ":"] | tuple[float, tuple[float, ...]]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+MARKERS = ("o", "s", "^", "D", "v", "P", "*", "<")
 LINES: tuple[LineStyle, ...] = ("-", "--", "-.", ":", (0.0, (5.0, 1.0, 1.0, 1.0, 1.0, 1.0)))
 LOG_RATIO = 10.0
+TITLE_CHARACTERS_PER_INCH = 14.0
+HANDLE_INCHES, LETTER_INCHES = 0.55, 0.057
+"""What a legend's sign with the space around it, and a letter, take in width."""
+
+PLAIN_FROM, PLAIN_TO = 1e-3, 1e5
+"""Ends of what is written without an exponent."""
+
+MANY_DECADES = 10**2.5
 
 
 @dataclass(frozen=True)
@@ -104,10 +117,37 @@ def new_figure(width_inches: float, height_inches: float) -> Figure:
     return figure
 
 
+def head(figure: Figure, *lines: str) -> None:
+    """Title a figure; lines that are too long for its width are broken."""
+    most = int(TITLE_CHARACTERS_PER_INCH * figure.get_figwidth())
+    figure.suptitle("\n".join(part for line in lines for part in textwrap.wrap(line, most)))
+
+
+def short_names(names: Sequence[str], *, width: float) -> list[str]:
+    """Return names that fit a legend of ``width`` inches beside their signs: what is too long loses its middle.
+
+    >>> short_names(["chip", "a" * 50 + "b" * 50], width=3.5)[1]
+    'aaaaaaaaaaaaaaaaaaaaaaaaa…bbbbbbbbbbbbbbbbbbbbbbbbb'
+    """
+    most = int((width - HANDLE_INCHES) / LETTER_INCHES)
+    half = (most - 1) // 2
+    return [name if len(name) <= most else f"{name[:half]}…{name[-half:]}" for name in names]
+
+
+def columns_for(names: Sequence[str], *, width: float) -> int:
+    """Return how many columns a legend of ``width`` inches has room for, at least 1.
+
+    >>> columns_for(["mpic", "gap9"], width=3.5), columns_for(["a" * 40] * 3, width=3.5)
+    (2, 1)
+    """
+    entry = HANDLE_INCHES + LETTER_INCHES * max(map(len, names))
+    return max(1, min(len(names), int(width / entry)))
+
+
 def sentence_figure(sentence: str, title: str) -> Figure:
     """Return a figure that says in words why there is nothing to draw."""
     figure = new_figure(DOUBLE_INCHES, 1.2)
-    figure.suptitle(title)
+    head(figure, title)
     figure.text(0.5, 0.42, textwrap.fill(sentence, 100), ha="center", va="center")
     return figure
 
@@ -136,6 +176,13 @@ def set_log(axes: Axes, which: str) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
+def powers_alone(axes: Axes, which: str) -> None:
+    """Leave ticks at powers of ten alone on a logarithmic axis that spans more than two and a half decades."""
+    low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
+    if high / low > MANY_DECADES:
+        (axes.xaxis if which == "x" else axes.yaxis).set_major_locator(LogLocator())
+
+
 def limit_x(axes: Axes, values: NDArray[np.float64], *, ticks: int = 5) -> None:
     """Fit the x axis around ``values``, logarithmic where they span a decade; differences under 1 % stay small."""
     lowest, highest = float(values.min()), float(values.max())
@@ -146,7 +193,10 @@ def limit_x(axes: Axes, values: NDArray[np.float64], *, ticks: int = 5) -> None:
         return
     margin = max(0.06 * (highest - lowest), 0.01 * abs(highest)) or 1.0
     axes.set_xlim(lowest - margin, highest + margin)
-    axes.xaxis.set_major_locator(MaxNLocator(ticks))
+    is_plain = PLAIN_FROM <= max(abs(lowest), abs(highest)) < PLAIN_TO
+    axes.xaxis.set_major_locator(MaxNLocator(ticks if is_plain else 2))
+    if not is_plain:  # a common exponent would stand over the words of the axis
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def _rendered(figure: Figure, suffix: str) -> bytes:

@@ -20,6 +20,7 @@ from hwdse.report.drawing import (
     SINGLE_INCHES,
     Drawing,
     Look,
+    head,
     limit_x,
     look_of,
     new_figure,
@@ -31,7 +32,7 @@ from hwdse.report.placement import place_labels
 from hwdse.report.tables import DeviceTables, RunTables
 from hwdse.report.words import axis_label, quality_text
 
-__all__ = ["Window", "draw_pareto", "draw_reference", "shows_reference", "staircase", "window_of"]
+__all__ = ["Window", "draw_pareto", "draw_reference", "hidden_note", "shows_reference", "staircase", "window_of"]
 
 CLOUD, MEASURED, INK = "#DDDDDD", "#8C8C8C", "#222222"
 USEFUL_SHARE = 0.06
@@ -105,8 +106,16 @@ def window_of(tables: RunTables, front: pd.DataFrame, measured: pd.DataFrame) ->
     return Window(lowest, highest) if quality.maximise else Window(highest, lowest)
 
 
-def draw_pareto(tables: RunTables, name: str) -> Drawing:
-    """Return the Pareto figure of the device ``name``: one panel per minimised cost, quality upwards."""
+def draw_pareto(tables: RunTables, name: str, *, width: float = DOUBLE_INCHES) -> Drawing:
+    """Return the Pareto figure of the device ``name``: one panel per minimised cost, quality upwards.
+
+    Parameters
+    ----------
+    tables, name
+        Of the run, and of the device.
+    width
+        Of the figure in inches at most: panels stand one above the other where it is a single column's.
+    """
     device = tables.results[name]
     file_name, title = f"pareto-{name}", _title(tables, device)
     if device.emptiness:
@@ -114,9 +123,9 @@ def draw_pareto(tables: RunTables, name: str) -> Drawing:
         return Drawing(file_name, figure, _points(tables, device), device.emptiness)
     window = window_of(tables, device.front, device.measured)
     costs = list(tables.costs.values())
-    rows = ceil(len(costs) / 3)
+    rows = ceil(len(costs) / (3 if width > SINGLE_INCHES else 1))
     columns = ceil(len(costs) / rows)
-    width = SINGLE_INCHES if columns == 1 else DOUBLE_INCHES
+    width = SINGLE_INCHES if columns == 1 else width
     figure = new_figure(width, 0.75 + 2.15 * rows)
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for axes in grid.flat[len(costs) :]:
@@ -127,8 +136,8 @@ def draw_pareto(tables: RunTables, name: str) -> Drawing:
         draw_reference(axes, tables, window, named=axes.get_subplotspec().is_last_col())
     for axes in grid[:, 0]:
         axes.set_ylabel(tables.quality.label)
-    figure.suptitle(title)
-    note = _hidden_note(tables, device, window)
+    head(figure, title)
+    note = hidden_note(tables, device, window, marks="triangles: those on the front, uniform or picked")
     _legend(figure, tables, device, columns, note)
     figure.draw_without_rendering()
     for axes, cost in zip(grid.flat, costs, strict=False):
@@ -267,8 +276,8 @@ def _lines(axes: Axes, tables: RunTables, front: pd.DataFrame, cost: str) -> NDA
     return np.concatenate(lines)
 
 
-def _hidden_note(tables: RunTables, device: DeviceTables, window: Window) -> str:
-    """Return how many measured configurations lie below the window, empty if none does."""
+def hidden_note(tables: RunTables, device: DeviceTables, window: Window, *, marks: str = "not drawn") -> str:
+    """Return how many measured configurations lie below the window, and what marks them; empty if none does."""
     quality = tables.quality
     below = int(window.hidden(device.measured[quality.column].to_numpy(float)).sum())
     if not below:
@@ -277,7 +286,7 @@ def _hidden_note(tables: RunTables, device: DeviceTables, window: Window) -> str
     side = "below" if quality.maximise else "above"
     return (
         f"{below} of {len(device.measured)} measured configurations ({front} of {len(device.front)} on the front) lie "
-        f"{side} {quality_text(quality.name, window.worst)}; triangles: those on the front, uniform or picked."
+        f"{side} {quality_text(quality.name, window.worst)}; {marks}."
     )
 
 

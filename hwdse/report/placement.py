@@ -21,6 +21,9 @@ LEADER_FROM_PT = 13.0
 LEADER_COST = 10.0
 COVERED_COST = 3.0
 OUTSIDE_COST = 20.0
+LABEL_WEIGHT = 4
+"""How many times as bad it is to cover another label as to cover a point."""
+
 LEADER = {"arrowstyle": "-", "linewidth": 0.4, "color": "#555555", "shrinkA": 0, "shrinkB": 2}
 GROUND = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.5}
 
@@ -63,7 +66,7 @@ def place_labels(
         )  # fmt: skip
         annotation.set_in_layout(False)
         box = _settle(annotation, renderer, taken)
-        taken = np.vstack([taken, box])
+        taken = np.vstack([taken, *[box] * LABEL_WEIGHT])
         placed.append(annotation)
     return placed
 

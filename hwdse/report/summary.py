@@ -20,6 +20,7 @@ __all__ = [
     "common_box",
     "common_hypervolume",
     "front_hypervolume",
+    "scaled_objectives",
 ]
 
 USEFUL_DROPS = 5.0
@@ -75,19 +76,24 @@ def front_hypervolume(tables: RunTables, device: DeviceTables) -> float:
     The box reaches, in each objective, from the best to the worst value that was measured on the device; the worst
     corner is the reference point. An objective in which nothing differs is left out.
     """
-    signs = dict.fromkeys(tables.costs.values(), 1.0)
-    signs[tables.quality.column] = -1.0 if tables.quality.maximise else 1.0
-    if device.front.empty:
-        return 0.0
-    names, sign = list(signs), np.array(list(signs.values()))
-    front, measured = (table[names].to_numpy(float) * sign for table in (device.front, device.measured))
-    everything = np.concatenate([front, measured])
+    points = scaled_objectives(tables, device, device.front)
+    return float(hypervolume(points, np.ones(points.shape[1]))) if points.size else 0.0
+
+
+def scaled_objectives(tables: RunTables, device: DeviceTables, rows: pd.DataFrame) -> NDArray[np.float64]:
+    """Return the objectives ``(n, m)`` of ``rows``, 0 the best and 1 the worst value measured on the device.
+
+    All are minimised. The ``m`` objectives are those in which measured configurations differ.
+    """
+    sign = np.ones(len(tables.objectives))
+    sign[-1] = -1.0 if tables.quality.maximise else 1.0
+    everything = pd.concat([device.front, device.measured])[tables.objectives].to_numpy(float) * sign
+    if not len(everything):
+        return np.empty((0, 0))
     best, worst = everything.min(axis=0), everything.max(axis=0)
     varies = worst > best
-    if not varies.any():
-        return 0.0
-    points = (front[:, varies] - best[varies]) / (worst - best)[varies]
-    return float(hypervolume(points, np.ones(int(varies.sum()))))
+    points = rows[tables.objectives].to_numpy(float)[:, varies] * sign[varies]
+    return np.asarray((points - best[varies]) / (worst - best)[varies])
 
 
 def common_box(tables: RunTables) -> Box | None:

@@ -14,10 +14,21 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
 from hwdse.errors import RunFolderError
+from hwdse.files import read_json
 from hwdse.report.words import PERCENT, axis_label
 
 DEFAULT_DROP = 0.01
 """Drop of quality that a pick may have where the experiment does not say."""
+
+PREDICTED = ("quality_predicted", "quality_predicted_low", "quality_predicted_high")
+ROOFLINE_NUMBERS = (
+    "macs",
+    "memory_bytes",
+    "memory_gb_per_s",
+    "compute_gmac_per_s",
+    "bound_ms_predicted",
+    "latency_ms_predicted",
+)
 
 __all__ = ["DEFAULT_DROP", "DeviceTables", "FullPrecision", "Quality", "RunTables"]
 
@@ -34,6 +45,13 @@ class FullPrecision(BaseModel):
 class _Objectives(BaseModel):
     maximize: list[str] = []
     minimize: list[str] = []
+
+
+class _Identity(BaseModel):
+    """What the run is about, as far as a report needs it."""
+
+    loss: str = "kl"
+    recipe: str = ""
 
 
 class _Resolved(BaseModel):
@@ -55,6 +73,8 @@ class _Resolved(BaseModel):
     constants: dict[str, dict[str, Annotated[float, Field(allow_inf_nan=False)]]] = {}
     titles: dict[str, str] = {}
     max_drop: float = DEFAULT_DROP
+    schemes: dict[str, str] = {}
+    identity: _Identity = _Identity()
 
 
 @dataclass(frozen=True)
@@ -133,6 +153,12 @@ class DeviceTables:
         Column to what no choice changes; empty where the run did not record it.
     title
         The profile's words for the device; its name where there are none.
+    roofline
+        What bounds every layer at every candidate; ``None`` where the run did not record it.
+    scheme
+        Key of its quantization scheme; empty where the run does not say.
+    verified
+        What ``hwdse verify`` found of one configuration; empty where none was verified.
     """
 
     device: str
@@ -149,6 +175,9 @@ class DeviceTables:
     costs: pd.DataFrame | None = None
     constants: Mapping[str, float] = field(default_factory=dict)
     title: str = ""
+    roofline: pd.DataFrame | None = None
+    scheme: str = ""
+    verified: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def caveat(self) -> str:
@@ -203,6 +232,11 @@ class RunTables:
         By device, column to a value that no configuration of the design space is better than.
     max_drop
         Drop of quality that a pick may have where nobody says otherwise.
+    sensitivity
+        Measured harm by ``scheme``, ``group`` and ``candidate`` in the column :attr:`loss`; no row where the run has
+        no such table.
+    loss, recipe
+        Name of the harm, and key of how the network was quantized.
     """
 
     run: Path
@@ -216,6 +250,9 @@ class RunTables:
     results: Mapping[str, DeviceTables]
     reach: Mapping[str, Mapping[str, float]]
     max_drop: float
+    sensitivity: pd.DataFrame
+    loss: str
+    recipe: str
 
     @classmethod
     def load(cls, run: Path, *, devices: Sequence[str] | None = None) -> RunTables:
@@ -249,7 +286,15 @@ class RunTables:
             results=results,
             reach=resolved.reach,
             max_drop=resolved.max_drop,
+            sensitivity=_read_sensitivity(run / "sensitivity.csv", resolved.identity.loss),
+            loss=resolved.identity.loss,
+            recipe=resolved.identity.recipe,
         )
+
+    @property
+    def objectives(self) -> list[str]:
+        """Columns of all objectives: the costs in their order, the quality last."""
+        return [*self.costs.values(), self.quality.column]
 
     @property
     def reference(self) -> float | None:
@@ -321,11 +366,14 @@ def _read_table(
     text: Sequence[str],
     numbers: Sequence[str],
     holes: Sequence[str] = (),
+    extra: Sequence[str] = (),
     left_out: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """Return the named columns of a CSV table; numbers must be finite, except that cells of ``holes`` may be empty.
+    """Return the named columns of a CSV table.
 
-    Where ``left_out`` is given, all other columns but these are read as numbers too, and the order is that of the file.
+    Numbers must be finite, except that cells of ``holes`` and of ``extra`` may be empty; a column of ``extra`` that is
+    absent is one of empty cells. Where ``left_out`` is given, all other columns but these are read as numbers too, and
+    the order is that of the file.
     """
     _read_text(path)
     try:
@@ -333,13 +381,16 @@ def _read_table(
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
         raise RunFolderError(f"expected a CSV table in {path}, got {error}; restore the file") from error
-    named = (*text, *numbers, *holes)
-    missing = [name for name in named if name not in table.columns]
+    missing = [name for name in (*text, *numbers, *holes) if name not in table.columns]
     if missing:
         raise RunFolderError(f"expected the columns {', '.join(missing)} in {path}, got {', '.join(table.columns)}")
+    named = (*text, *numbers, *holes, *extra)
     rest = [] if left_out is None else [name for name in table.columns if name not in (*named, *left_out)]
+    table = table.assign(**{name: "" for name in extra if name not in table.columns})
     columns = {name: table[name] for name in text}
-    columns |= {name: _floats(table[name], path, holes=name in holes) for name in (*numbers, *holes, *rest)}
+    columns |= {
+        name: _floats(table[name], path, holes=name in (*holes, *extra)) for name in (*named[len(text) :], *rest)
+    }
     return pd.DataFrame(columns if left_out is None else {n: columns[n] for n in table.columns if n in columns})
 
 
@@ -393,6 +444,36 @@ def _read_costs(path: Path) -> pd.DataFrame | None:
     return _read_table(path, text=["group", "candidate"], numbers=[], left_out=["latency_origin"])
 
 
+def _read_roofline(path: Path) -> pd.DataFrame | None:
+    """Return what bounds every layer at every candidate; ``None`` where the run did not record it."""
+    if not path.exists():
+        return None
+    table = _read_table(path, text=["layer", "candidate", "memory", "latency_origin"], numbers=ROOFLINE_NUMBERS)
+    for name in ROOFLINE_NUMBERS:
+        if name != "memory_gb_per_s" and (table[name] <= 0).any():
+            line = int((table[name] <= 0).to_numpy().argmax()) + 2
+            raise RunFolderError(f"expected numbers above 0 in column {name} of {path}, got another in line {line}")
+    return table
+
+
+def _read_sensitivity(path: Path, loss: str) -> pd.DataFrame:
+    """Return the measured harm; a table without a row where there is no file."""
+    text = ["scheme", "group", "candidate"]
+    if not path.exists():
+        return pd.DataFrame(columns=[*text, loss, "samples"])
+    return _read_table(path, text=text, numbers=[loss, "samples"])
+
+
+def _read_verified(path: Path) -> dict[str, Any]:
+    """Return what a verification found, empty where there was none."""
+    found = read_json(path) if path.exists() else {}
+    for name in ("latency_ms_measured", "latency_ms_predicted"):
+        value = found.get(name)
+        if value is not None and not (isinstance(value, int | float) and np.isfinite(value) and value > 0):
+            raise RunFolderError(f"expected a time above 0 as {name} in {path}, got {value!r}; verify again")
+    return found
+
+
 def _read_device(
     run: Path, device: str, resolved: _Resolved, quality: Quality, costs: Sequence[str], layers: int
 ) -> DeviceTables:
@@ -405,16 +486,21 @@ def _read_device(
         "uncertainty": resolved.uncertainty.get(device, {}),
         "constants": resolved.constants.get(device, {}),
         "title": resolved.titles.get(device, device),
+        "scheme": resolved.schemes.get(device, ""),
     }
     if infeasible and not (folder / "front.csv").exists():
         empty = pd.DataFrame({name: pd.Series(dtype=str) for name in (*text, "uniform", "within_noise")}
                              | {name: pd.Series(dtype=float) for name in numbers})  # fmt: skip
-        predicted = pd.DataFrame({name: pd.Series(dtype=float) for name in (*costs, "quality_predicted")})
+        empty = empty.assign(loss_predicted=pd.Series(dtype=float))
+        predicted = pd.DataFrame({"bits": pd.Series(dtype=str)}
+                                 | {name: pd.Series(dtype=float) for name in (*costs, *PREDICTED)})  # fmt: skip
         return DeviceTables(device, empty, empty, predicted, infeasible=infeasible, **about)
     front = _read_table(folder / "front.csv", text=text, numbers=numbers, left_out=())
     words = [*text, "uniform", "within_noise"]
-    measured = _read_table(folder / "measured.csv", text=words, numbers=numbers, left_out=())
-    predicted = _read_table(folder / "predicted.csv", text=[], numbers=costs, holes=["quality_predicted"])
+    measured = _read_table(folder / "measured.csv", text=words, numbers=numbers, extra=["loss_predicted"], left_out=())
+    predicted = _read_table(
+        folder / "predicted.csv", text=["bits"], numbers=costs, holes=PREDICTED[:1], extra=PREDICTED[1:]
+    )
     strangers = sorted(set(front["config_id"]) - set(measured["config_id"]))
     if strangers:
         raise RunFolderError(
@@ -432,5 +518,7 @@ def _read_device(
         infeasible=infeasible,
         resources=_read_resources(folder / "resources.csv"),
         costs=_read_costs(folder / "costs.csv"),
+        roofline=_read_roofline(folder / "roofline.csv"),
+        verified=_read_verified(folder / "verify.json"),
         **about,
     )

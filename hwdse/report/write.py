@@ -2,20 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from hwdse.files import write_text
+from hwdse.progress import SILENT, Progress
+from hwdse.report.attainment import draw_attainment
 from hwdse.report.bits import draw_bits
 from hwdse.report.devices import draw_devices
-from hwdse.report.drawing import save, style
+from hwdse.report.drawing import DOUBLE_INCHES, SINGLE_INCHES, Drawing, save, style
+from hwdse.report.parallel import draw_parallel
 from hwdse.report.pareto import draw_pareto
+from hwdse.report.pgf import pgf_writer
+from hwdse.report.predicted import draw_predicted
+from hwdse.report.roofline import draw_roofline
+from hwdse.report.scatter import draw_scatter
 from hwdse.report.tables import RunTables
 
-__all__ = ["write_report"]
+__all__ = ["Width", "write_report"]
+
+Width = Literal["single", "double"]
+WIDTHS: dict[Width, float] = {"single": SINGLE_INCHES, "double": DOUBLE_INCHES}
+
+FEWEST_COSTS = 2
+"""Costs from which on a scatter matrix shows more than the Pareto figure: with quality that makes three objectives."""
 
 
-def write_report(run: Path, *, devices: Sequence[str] | None = None) -> list[Path]:
+def write_report(
+    run: Path,
+    *,
+    devices: Sequence[str] | None = None,
+    every: bool = False,
+    width: Width = "double",
+    pgf: bool = False,
+    progress: Progress = SILENT,
+) -> list[Path]:
     """Return the paths of the files written to ``run/figures``: PDF, PNG and CSV per figure, and ``captions.md``.
 
     Parameters
@@ -24,6 +47,14 @@ def write_report(run: Path, *, devices: Sequence[str] | None = None) -> list[Pat
         A run folder.
     devices
         Report these devices alone; all of the run by default.
+    every
+        Draw every figure for a paper; otherwise fronts, bits and the comparison of devices, which is quicker.
+    width
+        One column of a page or two. The comparison of devices and scatter matrices always take two.
+    pgf
+        Write every figure as PGF, too. Without LaTeX it is left out and ``progress`` is warned.
+    progress
+        Who watches.
 
     The same tables give the same bytes.
 
@@ -34,9 +65,29 @@ def write_report(run: Path, *, devices: Sequence[str] | None = None) -> list[Pat
     """
     tables = RunTables.load(run, devices=devices)
     folder = run / "figures"
-    with style():
-        drawings = [draw(tables, name) for name in tables.results for draw in (draw_pareto, draw_bits)]
-        drawings.append(draw_devices(tables))
-        paths = [path for drawing in drawings for path in save(drawing, folder)]
-    captions = [f"# Figures of {tables.name}", *(f"**{drawing.name}.** {drawing.caption}" for drawing in drawings)]
+    paths, captions = [], [f"# Figures of {tables.name}"]
+    figures = _figures(tables, WIDTHS[width], every=every)
+    progress.start("figures", len(figures))
+    with style(), pgf_writer(progress, wanted=pgf) as write_pgf:
+        for draw in figures:
+            drawing = draw()
+            paths += [*save(drawing, folder), *write_pgf(drawing, folder)]
+            captions.append(f"**{drawing.name}.** {drawing.caption}")
+            progress.advance()
     return [*paths, write_text(folder / "captions.md", "\n\n".join([*captions, ""]))]
+
+
+def _figures(tables: RunTables, inches: float, *, every: bool) -> list[Callable[[], Drawing]]:
+    """Return a function for every figure, so that only one of them is in memory at a time."""
+    figures: list[Callable[[], Drawing]] = []
+    for name in tables.results:
+        figures += [partial(draw, tables, name, width=inches) for draw in (draw_pareto, draw_bits)]
+        if every:
+            figures += [partial(draw, tables, name, width=inches) for draw in (draw_parallel, draw_predicted)]
+            figures.append(partial(draw_roofline, tables, name, width=inches))
+            if len(tables.costs) >= FEWEST_COSTS:
+                figures.append(partial(draw_scatter, tables, name))
+    figures.append(partial(draw_devices, tables))
+    if every:
+        figures.append(partial(draw_attainment, tables, width=inches))
+    return figures

@@ -21,6 +21,7 @@ from hwdse.study.tables import (
     layers_table,
     predicted_table,
     resources_table,
+    roofline_table,
     sensitivity_table,
 )
 
@@ -92,6 +93,7 @@ class Recorder:
         for name, problem in prepared.problems.items():
             write_csv(path / name / "costs.csv", costs_table(problem))
             write_csv(path / name / "resources.csv", resources_table(problem))
+            write_csv(path / name / "roofline.csv", roofline_table(problem))
 
     def _resolved(self, study: Study | None) -> dict[str, Any]:
         prepared = self._prepared

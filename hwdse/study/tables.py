@@ -13,6 +13,7 @@ import pandas as pd
 from hwdse.analysis.sensitivity import Sensitivity
 from hwdse.cost import provenance
 from hwdse.cost.resources import resources_ms
+from hwdse.cost.roofline import layer_bound
 from hwdse.errors import RunFolderError
 from hwdse.files import read_csv
 from hwdse.formats import Precision
@@ -33,6 +34,7 @@ __all__ = [
     "measured_table",
     "predicted_table",
     "resources_table",
+    "roofline_table",
     "sensitivity_table",
 ]
 
@@ -165,6 +167,24 @@ def resources_table(problem: DeviceProblem) -> pd.DataFrame:
                 spent.update(resources_ms(problem.graph.layers[index[name]], candidate, problem.profile))
             rows += [[group.name, str(candidate), resource, time] for resource, time in spent.items()]
     return pd.DataFrame(rows, columns=["group", "candidate", "resource", "latency_ms"])
+
+
+def roofline_table(problem: DeviceProblem) -> pd.DataFrame:
+    """Return what bounds a layer: one row per (layer, candidate) that is allowed, for one inference of one batch.
+
+    ``bound_ms_predicted`` is the time of MACs or of the slowest memory level, ``latency_ms_predicted`` that with the
+    overhead per layer; what lies between layers is not in it. See :class:`hwdse.cost.roofline.Bound`.
+    """
+    space, graph = problem.space, problem.graph
+    rows = []
+    for layer, g in zip(graph.layers, graph.group_of, strict=True):
+        for c, candidate in enumerate(space.candidates):
+            if space.allowed[g, c]:
+                bound = layer_bound(layer, candidate, problem.profile)
+                rows.append([layer.name, str(candidate), *vars(bound).values()])
+    names = ["macs", "memory", "memory_bytes", "memory_gb_per_s", "compute_gmac_per_s"]
+    names += ["bound_ms_predicted", "latency_ms_predicted", "latency_origin"]
+    return pd.DataFrame(rows, columns=["layer", "candidate", *names])
 
 
 def measured_table(

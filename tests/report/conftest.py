@@ -1,6 +1,7 @@
 """A synthetic run folder with the shape of a ResNet-20 study: four devices, additive costs, a plausible loss."""
 
 import json
+import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -89,6 +90,55 @@ def write_device(
         (folder / "pick.json").write_text(json.dumps({"config_id": row["config_id"], "bits": row["bits"]}))
 
 
+def write_evidence(run: Path) -> Path:
+    """Write what else a run leaves: sensitivities, what bounds every layer, and the time of every evaluation."""
+    rng = np.random.default_rng(11)
+    layers, resolved = pd.read_csv(run / "layers.csv"), json.loads((run / "resolved.json").read_text())
+    schemes = {device: f"scheme{place % 2}" for place, device in enumerate(resolved["devices"])}
+    identity = {"loss": "kl", "recipe": "plain"}
+    (run / "resolved.json").write_text(json.dumps(resolved | {"schemes": schemes, "identity": identity}))
+    pairs = [
+        (layer, macs, precision) for layer, macs in layers[["layer", "macs"]].to_numpy() for precision in PRECISIONS
+    ]
+    rows = [(f"scheme{s}", layer, p, rng.lognormal(-8, 2), 64) for s in (0, 1) for layer, _, p in pairs]
+    sensitivity = pd.DataFrame(rows, columns=["scheme", "group", "candidate", "kl", "samples"])
+    sensitivity.to_csv(run / "sensitivity.csv", index=False)
+    database = sqlite3.connect(run / "evaluations.db")
+    database.execute("CREATE TABLE evaluations (scheme TEXT, recipe TEXT, bits TEXT, seconds REAL)")
+    for place, device in enumerate(resolved["devices"]):
+        if not (run / device / "measured.csv").exists():
+            continue
+        bits = pd.read_csv(run / device / "measured.csv")["bits"]
+        rows = [(schemes[device], "plain", text, 0.25 + 0.01 * i) for i, text in enumerate(bits)]
+        database.executemany("INSERT INTO evaluations VALUES (?, ?, ?, ?)", rows)
+        peak, bandwidth = 10.0 * 4**place, 2.0 * 3**place
+        bounds = []
+        for layer, macs, precision in pairs:
+            rate = peak * {"W2A8": 2.0, "W4A4": 2.0, "W4A8": 1.5, "W8A8": 1.0}[precision]
+            moved = int(macs / rng.uniform(1, 60)) + 1
+            bound = max(macs / (rate * rng.uniform(0.3, 1.0)), moved / bandwidth) * 1e-6
+            bounds.append(
+                (
+                    layer,
+                    precision,
+                    macs,
+                    "sram",
+                    moved,
+                    bandwidth,
+                    rate,
+                    bound,
+                    bound + 1e-4 * macs / peak,
+                    "closed form",
+                )
+            )
+        names = ["layer", "candidate", "macs", "memory", "memory_bytes", "memory_gb_per_s", "compute_gmac_per_s"]
+        names += ["bound_ms_predicted", "latency_ms_predicted", "latency_origin"]
+        pd.DataFrame(bounds, columns=names).to_csv(run / device / "roofline.csv", index=False)
+    database.commit()
+    database.close()
+    return run
+
+
 @pytest.fixture
 def write_run(tmp_path: Path) -> RunWriter:
     """Return a function that writes a run folder; ``points`` cuts every front to so many rows."""
@@ -105,11 +155,13 @@ def write_run(tmp_path: Path) -> RunWriter:
         pick: bool = True,
         predicted_quality: bool = True,
         extra: dict[str, object] | None = None,
+        evidence: bool = False,
     ) -> Path:
-        return write_synthetic_run(
+        run = write_synthetic_run(
             tmp_path / name, layers=layers, quality=quality, devices=devices, points=points, configs=configs,
             minimize=minimize, pick=pick, predicted_quality=predicted_quality, extra=extra or {},
         )  # fmt: skip
+        return write_evidence(run) if evidence else run
 
     return write
 
@@ -123,6 +175,7 @@ def write_synthetic_run(
     table = layer_table(layers)
     table.to_csv(run / "layers.csv", index=False)
     columns = {"latency_ms": "latency_ms_predicted", "energy_mj": "energy_mj_predicted", "size_kib": "size_kib"}
+    columns |= {"bops": "bops_g"}
     costs = [columns[name] for name in minimize]
     full = 0.0
     for place, device in enumerate(devices):

@@ -35,7 +35,7 @@ SYMBOLS = {
     "D": "diamond",
     "v": "triangle-down",
     "P": "cross",
-    "X": "x",
+    "*": "star",
     "<": "triangle-left",
 }
 LONGEST_NAME = 24
@@ -139,8 +139,13 @@ def _measured(measured: pd.DataFrame, precisions: list[str]) -> dict[str, list[A
         "bits": ["".join(letter[text] for text in bits.split()) for bits in measured["bits"]],
         "uniform": measured["uniform"].tolist(),
         "near": [int(text != "") for text in measured["within_noise"]],
-        **{name: measured[name].tolist() for name in measured.columns if name not in _TEXT},
+        **{name: _holed(measured[name]) for name in measured.columns if name not in _TEXT},
     }
+
+
+def _holed(numbers: pd.Series) -> list[float | None]:
+    """Return numbers, and ``None`` where there is none: JSON knows no other hole."""
+    return [None if np.isnan(number) else number for number in numbers.tolist()]
 
 
 def _cloud(tables: RunTables, device: DeviceTables) -> dict[str, list[float]]:
