@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from hwdse.commands.panels import CHOOSE, DEPLOY, DEVICES, EXPLORE, SHOW, Panels, complete_device
 from hwdse.commands.screen import fail
 from hwdse.errors import HwdseError
 
@@ -21,13 +22,17 @@ __all__ = ["app", "main"]
 INTERRUPTED = 130
 
 app = typer.Typer(
+    cls=Panels,
     help="Which number format should every layer of this network use, on this chip?",
+    epilog="Start with: hwdse explore experiments/digits.toml --out runs/digits. Every verb has --help; every answer "
+    "has --json.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-profiles_app = typer.Typer(help="Hardware profiles: list, show, check, fit, validate.", no_args_is_help=True)
-app.add_typer(profiles_app, name="profiles")
+profiles_app = typer.Typer(
+    cls=Panels, help="Hardware profiles: list, show, check, fit, validate.", no_args_is_help=True
+)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 RunArgument = Annotated[Path, typer.Argument(help="Run folder that `hwdse explore` wrote.")]
@@ -39,7 +44,12 @@ BesideOption = Annotated[
 NoTunedOption = Annotated[
     bool, typer.Option("--no-tuned", help="Leave out what `hwdse finetune` found for the configuration.")
 ]
-DevicesOption = Annotated[list[str] | None, typer.Option("--device", help="Device; may be repeated.")]
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="Device whose configuration it is.", autocompletion=complete_device)
+]
+DevicesOption = Annotated[
+    list[str] | None, typer.Option("--device", help="Device; may be repeated.", autocompletion=complete_device)
+]
 
 
 @contextmanager
@@ -60,7 +70,7 @@ def profiles_list(json: JsonOption = False) -> None:
     show_list(as_json=json)
 
 
-@profiles_app.command("show")
+@profiles_app.command("show", short_help="Show a profile: every figure, and where it comes from.")
 def profiles_show(
     name: Annotated[str, typer.Argument(help="Profile name, or a TOML file.")], json: JsonOption = False
 ) -> None:
@@ -70,14 +80,15 @@ def profiles_show(
     show(name, as_json=json)
 
 
-@profiles_app.command("check")
+@profiles_app.command("check", short_help="Report every fault, with its path in the file.")
 def profiles_check(
     names: Annotated[list[str] | None, typer.Argument(help="Profile names or TOML files; all if absent.")] = None,
+    json: JsonOption = False,
 ) -> None:
     """Check profiles and report every fault with its path in the file."""
     from hwdse.commands.profiles import check
 
-    check(names or [])
+    check(names or [], as_json=json)
 
 
 RowsOption = Annotated[
@@ -85,7 +96,7 @@ RowsOption = Annotated[
 ]
 
 
-@profiles_app.command("fit")
+@profiles_app.command("fit", short_help="Fit up to five coefficients to published latencies.")
 def profiles_fit(
     name: Annotated[str, typer.Argument(help="Profile name, or a TOML file.")],
     rows: RowsOption = None,
@@ -108,7 +119,7 @@ def profiles_fit(
     fit(options, as_json=json)
 
 
-@profiles_app.command("validate")
+@profiles_app.command("validate", short_help="Hold predictions against published figures.")
 def profiles_validate(
     names: Annotated[list[str] | None, typer.Argument(help="Profiles; all that have published rows if absent.")] = None,
     rows: RowsOption = None,
@@ -121,7 +132,7 @@ def profiles_validate(
     validate(names or [], rows=rows, out=out, as_json=json)
 
 
-@app.command()
+@app.command(rich_help_panel=EXPLORE, short_help="Statistics, difficulty, sensitivity, and what each is worth.")
 def analyze(
     experiment: ExperimentArgument,
     out: Annotated[Path, typer.Option("--out", help="Folder to write tables and figures to.")],
@@ -133,7 +144,7 @@ def analyze(
     analyze(experiment, out, as_json=json)
 
 
-@app.command()
+@app.command(rich_help_panel=EXPLORE, short_help="Measured Pareto fronts for every device of an experiment.")
 def explore(
     experiment: ExperimentArgument,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder; runs/<name> if absent.")] = None,
@@ -164,7 +175,7 @@ def explore(
         explore_experiment(experiment, options, as_json=json)
 
 
-@app.command()
+@app.command(rich_help_panel=DEVICES, short_help="Time this processor, layer by layer, and write its profile.")
 def measure(
     name: Annotated[str, typer.Option("--name", help="Name of the profile to write.")],
     out: Annotated[Path, typer.Option("--out", help="Folder to write the profile and the record to.")],
@@ -215,7 +226,7 @@ def measure(
         measure(options, as_json=json)
 
 
-@app.command()
+@app.command(rich_help_panel=CHOOSE, short_help="The devices of a run side by side: cheapest within limits.")
 def compare(
     run: RunArgument,
     device: DevicesOption = None,
@@ -239,10 +250,10 @@ def compare(
     )
 
 
-@app.command()
+@app.command(rich_help_panel=CHOOSE, short_help="One configuration for a device, within limits.")
 def pick(
     run: RunArgument,
-    device: Annotated[str, typer.Option("--device", help="Device to pick for.")],
+    device: DeviceOption,
     maximum: Annotated[list[str] | None, typer.Option("--max", help="Upper limit, such as latency_ms=33.")] = None,
     minimum: Annotated[list[str] | None, typer.Option("--min", help="Lower limit, such as accuracy=0.9.")] = None,
     minimize: Annotated[str | None, typer.Option(help="Metric to minimise within the limits.")] = None,
@@ -254,10 +265,10 @@ def pick(
     pick(run, device, maximum=maximum or [], minimum=minimum or [], minimize=minimize, as_json=json)
 
 
-@app.command()
+@app.command(rich_help_panel=CHOOSE, short_help="Find the weights of a picked configuration once more.")
 def refine(
     run: RunArgument,
-    device: Annotated[str, typer.Option("--device", help="Device whose configuration is refined.")],
+    device: DeviceOption,
     config: Annotated[
         str | None,
         typer.Option("--config", "--pick", help="config_id of a measured configuration; the pick if absent."),
@@ -271,10 +282,10 @@ def refine(
     refine_run(run, device, config_id=config, experiment=experiment, as_json=json)
 
 
-@app.command()
+@app.command(rich_help_panel=CHOOSE, short_help="Train the numbers of a picked configuration, without labels.")
 def finetune(
     run: RunArgument,
-    device: Annotated[str, typer.Option("--device", help="Device whose configuration is tuned.")],
+    device: DeviceOption,
     config: Annotated[
         str | None,
         typer.Option("--config", "--pick", help="config_id of a measured configuration; the pick if absent."),
@@ -323,10 +334,10 @@ def finetune(
         finetune_run(run, device, options, as_json=json)
 
 
-@app.command()
+@app.command(rich_help_panel=DEPLOY, short_help="Write a configuration as ONNX with explicit quantization.")
 def export(
     run: RunArgument,
-    device: Annotated[str, typer.Option("--device", help="Device to export for.")],
+    device: DeviceOption,
     out: Annotated[Path, typer.Option("--out", help="ONNX file to write; encodings go beside it.")],
     config: ConfigOption = None,
     maximum: Annotated[list[str] | None, typer.Option("--max", help="Upper limit, instead of the pick.")] = None,
@@ -349,10 +360,10 @@ def export(
     )
 
 
-@app.command()
+@app.command(rich_help_panel=DEPLOY, short_help="Run a configuration in ONNX Runtime, and hold it to its promise.")
 def verify(
     run: RunArgument,
-    device: Annotated[str, typer.Option("--device", help="Device whose configuration is verified.")],
+    device: DeviceOption,
     config: ConfigOption = None,
     threads: Annotated[int, typer.Option("--threads", help="Threads within one operator.", min=1)] = 1,
     experiment: BesideOption = None,
@@ -373,7 +384,7 @@ def verify(
     )
 
 
-@app.command()
+@app.command(rich_help_panel=SHOW, short_help="The page of a run for a browser, and figures for a paper.")
 def report(
     run: RunArgument,
     out: Annotated[Path | None, typer.Option("--out", help="Page to write; RUN/report.html if absent.")] = None,
@@ -388,6 +399,30 @@ def report(
     from hwdse.commands.report import report
 
     report(run, out=out, figures=figures, width=width, pgf=pgf, as_json=json)
+
+
+@app.command(rich_help_panel=SHOW, short_help="The methods and sources that a run used, as BibTeX.")
+def cite(run: RunArgument, json: JsonOption = False) -> None:
+    """Print the bibliography of a run: its methods, formats and intervals, and the sources of its devices."""
+    from hwdse.commands.cite import show_citations
+
+    show_citations(run, as_json=json)
+
+
+@app.command(rich_help_panel=SHOW, short_help="A run as a database that optuna-dashboard opens.")
+def optuna(
+    run: RunArgument,
+    out: Annotated[Path, typer.Option("--out", help="SQLite file to write; it must not be there yet.")],
+    device: DevicesOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Write what was measured as Optuna studies, one per device, which optuna-dashboard opens."""
+    from hwdse.commands.optuna import write_optuna
+
+    write_optuna(run, out, devices=device or [], as_json=json)
+
+
+app.add_typer(profiles_app, name="profiles", rich_help_panel=DEVICES)
 
 
 def main() -> None:

@@ -33,17 +33,24 @@ class _Section(BaseModel):
 class ModelSection(_Section):
     """The network: factories of the model and of its example inputs."""
 
-    factory: str
-    example: str
-    dynamic_dims: list[int] = [0]
+    factory: str = Field(description="factory of the trained `torch.nn.Module`")
+    example: str = Field(description="factory of example inputs, batch first: a tensor or a tuple of tensors")
+    dynamic_dims: list[int] = Field(
+        default=[0],
+        description="dimensions of the inputs that may differ between calls: the batch, and 1 for a sequence's length",
+    )
 
 
 class DataSection(_Section):
     """Calibration batches, evaluation batches (batch, target), and how a sample is scored."""
 
-    calibration: str
-    evaluation: str
-    metric: str = "top1"
+    calibration: str = Field(description="factory of batches of inputs, without labels")
+    evaluation: str = Field(description="factory of pairs (batch, target), other samples than for calibration")
+    metric: str = Field(
+        default="top1",
+        description=f"how a sample is scored: {', '.join(f'`{name}`' for name in METRICS)}, or `file.py:function` from "
+        "(outputs, targets) to a score per sample, larger is better",
+    )
 
     @field_validator("metric")
     @classmethod
@@ -56,8 +63,10 @@ class DataSection(_Section):
 class SpaceSection(_Section):
     """Candidate precisions, intersected with what each device supports, and layers that are not free."""
 
-    precisions: list[str] = Field(min_length=1)
-    fixed: dict[str, str] = {}
+    precisions: list[str] = Field(
+        min_length=1, description="candidates such as `W4A8`; each device takes those that it supports"
+    )
+    fixed: dict[str, str] = Field(default={}, description="layer or tied group to the precision that it must have")
 
     @field_validator("precisions")
     @classmethod
@@ -81,8 +90,14 @@ def _precision(text: str) -> str:
 class ObjectivesSection(_Section):
     """What the front is about."""
 
-    maximize: list[Literal["accuracy"]] = Field(default=["accuracy"], min_length=1, max_length=1)
-    minimize: list[str] = Field(min_length=1)
+    maximize: list[Literal["accuracy"]] = Field(
+        default=["accuracy"], min_length=1, max_length=1, description="the measured quality, whatever its metric"
+    )
+    minimize: list[str] = Field(
+        min_length=1,
+        description="costs: `latency_ms`, `energy_mj`, `size_kib`, `activation_kib`, `memory_kib`, `bops_g`, or those "
+        "of an installed cost model",
+    )
 
     @field_validator("minimize")
     @classmethod
@@ -100,21 +115,30 @@ class ObjectivesSection(_Section):
 class AdaRoundSection(_Section):
     """How rounding is learned, where it is."""
 
-    iterations: int = Field(default=2000, ge=1)
-    batch: int = Field(default=32, ge=1)
-    by_block: bool = False
+    iterations: int = Field(default=2000, ge=1, description="steps of the optimiser per layer or block")
+    batch: int = Field(default=32, ge=1, description="samples per step")
+    by_block: bool = Field(default=False, description="learn the layers of a residual block together")
 
 
 class QuantizeSection(_Section):
     """How ranges and weights are found."""
 
-    weight_ranges: str = DEFAULT_RECIPE.weight_ranges
-    activation_ranges: str = DEFAULT_RECIPE.activation_ranges
-    weight_rounding: Literal["nearest", "gram", "adaround"] = "gram"
-    bias_correction: Literal["none", "local", "global"] = "none"
-    equalization: bool = False
-    path: str = "int8"
-    adaround: AdaRoundSection = AdaRoundSection()
+    weight_ranges: str = Field(
+        default=DEFAULT_RECIPE.weight_ranges, description="calibrator of weights, such as `minmax` or `mse`"
+    )
+    activation_ranges: str = Field(
+        default=DEFAULT_RECIPE.activation_ranges,
+        description="calibrator of activations, or `output`: where the network's output suffers least",
+    )
+    weight_rounding: Literal["nearest", "gram", "adaround"] = Field(
+        default="gram", description="how codes of weights are found; `gram` and `adaround` keep the layer's output"
+    )
+    bias_correction: Literal["none", "local", "global"] = Field(
+        default="none", description="mean errors are taken out of biases layer by layer, or behind all others"
+    )
+    equalization: bool = Field(default=False, description="move ranges of channels between layers first")
+    path: str = Field(default="int8", description="format of activations on the way to layers whose weights are found")
+    adaround: AdaRoundSection = Field(default=AdaRoundSection(), description="how `adaround` learns")
 
     @field_validator("weight_ranges", "activation_ranges")
     @classmethod
@@ -141,15 +165,21 @@ class QuantizeSection(_Section):
 class SearchSection(_Section):
     """What predicts harm before anything is measured."""
 
-    loss: Literal["kl", "jsd", "cosine", "fisher", "difficulty"] = "kl"
+    loss: Literal["kl", "jsd", "cosine", "fisher", "difficulty"] = Field(
+        default="kl",
+        description="sensitivity of every group and candidate: a divergence at the output, measured; `fisher`: "
+        "predicted from a few backward passes; `difficulty`: from distributions, without running a quantized network",
+    )
 
 
 class BudgetSection(_Section):
     """How much may be measured."""
 
-    evaluations: int = Field(default=100, ge=1)
-    seconds: float | None = Field(default=None, gt=0)
-    tolerance: float = Field(default=0.0, ge=0, lt=1)
+    evaluations: int = Field(default=100, ge=1, description="configurations, over all devices together")
+    seconds: float | None = Field(default=None, gt=0, description="seconds from the start; absent: no limit")
+    tolerance: float = Field(
+        default=0.0, ge=0, lt=1, description="a device is done once no more than this share is to be gained; 0: never"
+    )
 
     @field_validator("seconds", mode="before")
     @classmethod
@@ -160,31 +190,35 @@ class BudgetSection(_Section):
 class FleetSection(_Section):
     """How many configurations for all devices at once are measured after the budget is spent, one per level of harm."""
 
-    evaluations: int = Field(default=0, ge=0)
+    evaluations: int = Field(default=0, ge=0, description="levels of harm, one configuration each; 0 for none")
 
 
 class PickSection(_Section):
     """Which configuration is picked where nobody asks: the cheapest that loses at most ``max_drop`` quality."""
 
-    max_drop: float = Field(default=0.01, ge=0)
+    max_drop: float = Field(default=0.01, ge=0, description="drop of quality against full precision; 0.01 is a point")
 
 
 class Experiment(_Section):
     """A whole experiment file."""
 
-    schema_version: Literal[1]
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    seed: int = Field(default=0, ge=0)
-    devices: list[str] = Field(min_length=1)
-    model: ModelSection
-    data: DataSection
-    space: SpaceSection
-    objectives: ObjectivesSection
-    quantize: QuantizeSection = QuantizeSection()
-    search: SearchSection = SearchSection()
-    budget: BudgetSection = BudgetSection()
-    fleet: FleetSection = FleetSection()
-    pick: PickSection = PickSection()
+    schema_version: Literal[1] = Field(description="version of this schema")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="what tables and figures are titled; the run's folder"
+    )
+    seed: int = Field(default=0, ge=0, description="of every random choice")
+    devices: list[str] = Field(
+        min_length=1, description="profiles by name (`hwdse profiles list`), or TOML files relative to this one"
+    )
+    model: ModelSection = Field(description="the network")
+    data: DataSection = Field(description="samples, and how they are scored")
+    space: SpaceSection = Field(description="what may be chosen")
+    objectives: ObjectivesSection = Field(description="what is traded")
+    quantize: QuantizeSection = Field(default=QuantizeSection(), description="how quantized values are found")
+    search: SearchSection = Field(default=SearchSection(), description="what predicts harm")
+    budget: BudgetSection = Field(default=BudgetSection(), description="how much may be measured")
+    fleet: FleetSection = Field(default=FleetSection(), description="one configuration for all devices")
+    pick: PickSection = Field(default=PickSection(), description="which configuration is picked")
 
     @model_validator(mode="after")
     def _unique_devices(self) -> Experiment:

@@ -32,7 +32,7 @@ ORDER = (
     # Choosing and measuring.
     "search", "evaluate",
     # A whole run, and the file that asks for it.
-    "experiment", "study",
+    "experiment", "reference", "study",
     # What comes out, and the command line.
     "deploy", "report", "commands", "cli", "__main__",
 )  # fmt: skip

@@ -21,7 +21,7 @@ def kl(reference: torch.Tensor, quantized: torch.Tensor) -> torch.Tensor:
     """Return the Kullback-Leibler divergence of the softmax outputs per sample, ``(samples,)``, in nats.
 
     The last axis holds the logits; other axes (tokens) are averaged. Sum over groups is the usual additive prediction
-    of harm; divergence at the output ranks layers better than errors inside the network.
+    of harm; divergence at the output ranks layers better than errors inside the network. [Kullback1951]_
     """
     p, q = reference.double().log_softmax(-1), quantized.double().log_softmax(-1)
     return _per_sample(_divergence(p, q)).clamp(min=0.0)

@@ -10,7 +10,7 @@ from pathlib import Path
 import typer
 
 from hwdse.commands.answer import INFEASIBLE, limits_of, named_number
-from hwdse.commands.screen import CONSOLE, fail, print_json
+from hwdse.commands.screen import CONSOLE, fail, print_json, watched
 from hwdse.errors import InputError
 from hwdse.files import write_text
 from hwdse.report.binding import binding_of, binding_table, draw_binding
@@ -45,17 +45,21 @@ def compare(
     bindings = [binding_of(tables, tables.results[name], row) for name, row in choice.rows.items()]
     rankings = _rankings(tables, choice)
     fleet = Fleet(tables)
-    with style():
+    folder = out or run / "figures"
+    with style(), watched(only_live=True) as progress:
         drawings = [
             replace(draw_devices(tables), name="compare-fronts"),
             *(draw_ranking(tables, ranking) for ranking in rankings),
             draw_binding(tables, bindings),
             draw_fleet(fleet),
         ]
-        folder = out or run / "figures"
         for stale in sorted(folder.glob("compare-*")) if folder.is_dir() else ():
             stale.unlink()  # of chips or limits that were asked for before
-        paths = [path for drawing in drawings for path in save(drawing, folder)]
+        progress.start("figures", len(drawings))
+        paths = []
+        for drawing in drawings:
+            paths += save(drawing, folder)
+            progress.advance()
     captions = [f"# Devices of {tables.name} compared", *(f"**{d.name}.** {d.caption}" for d in drawings)]
     paths.append(write_text(folder / "compare-captions.md", "\n\n".join([*captions, ""])))
     if as_json:

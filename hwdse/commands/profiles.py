@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,9 @@ def show_list(*, as_json: bool) -> None:
     if as_json:
         print_json({"profiles": rows, "damaged": damaged})
         return
-    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     table.add_column("name", no_wrap=True, min_width=NAME_WIDTH)
-    for heading, width in (("kind", 11), ("precisions", 16), ("90 %", 4), ("nets", 4), ("basis", 8)):
+    for heading, width in (("kind", 11), ("precisions", 18), ("90 %", 4), ("nets", 4), ("basis", 8)):
         table.add_column(heading, no_wrap=True, max_width=width, justify="right" if width == 4 else "left")
     for row in rows:
         factor = f"{row['latency_factor']:.2g}" if row["latency_factor"] is not None else ""
@@ -64,9 +65,9 @@ def show(name: str, *, as_json: bool) -> None:
     CONSOLE.print(f"{profile.spec.note}", markup=False)
     CONSOLE.print(f"stack: {profile.spec.software_stack}; scheme: {profile.scheme.key}", markup=False)
     CONSOLE.print(f"accuracy: {profile.accuracy_note or 'measured table'}\n", markup=False)
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     for heading in ("figure", "value", "interval", "kind", "source"):
-        table.add_column(heading, justify="right" if heading == "value" else "left")
+        table.add_column(heading, justify="right" if heading == "value" else "left", overflow="fold")
     for path, quantity in _quantities(profile.spec, ""):
         interval = "" if quantity.low is None or quantity.high is None else f"{quantity.low:g} to {quantity.high:g}"
         table.add_row(path, f"{quantity.value:g}", interval, str(quantity.kind), quantity.source)
@@ -78,17 +79,18 @@ def show(name: str, *, as_json: bool) -> None:
         CONSOLE.print(f"  {key}: {citation}", markup=False)
 
 
-def check(names: Sequence[str]) -> None:
+def check(names: Sequence[str], *, as_json: bool) -> None:
     """Check profiles; exit 2 if one has faults, after all were looked at."""
     paths = {name: _path(name) for name in names} if names else dict(profile_paths())
-    bad = 0
-    for name, path in paths.items():
-        faults = faults_of(path)
-        bad += bool(faults)
+    found = {name: faults_of(path) for name, path in paths.items()}
+    if as_json:
+        rows = [{"name": name, "file": str(paths[name]), "faults": list(faults)} for name, faults in found.items()]
+        print_json({"profiles": rows})
+    for name, faults in found.items() if not as_json else ():
         CONSOLE.print(f"{name}: {'ok' if not faults else f'{len(faults)} fault(s)'}", markup=False)
         for fault in faults:
             fail(f"{name}: {fault}")
-    if bad:
+    if any(found.values()):
         raise typer.Exit(BAD_INPUT)
 
 
@@ -105,7 +107,7 @@ def _path(name: str) -> Path:
 
 def _few(precisions: Sequence[str]) -> str:
     """Return the first of several precisions, and how many more there are."""
-    short = [text.replace("Wfp16Afp16", "fp16").replace("Wbf16Abf16", "bf16") for text in precisions]
+    short = [re.sub(r"^W(\D\w*)A\1$", r"\1", text) for text in precisions]  # fp16 for Wfp16Afp16
     more = f" +{len(short) - SHOWN}" if len(short) > SHOWN else ""
     return " ".join(short[:SHOWN]) + more
 

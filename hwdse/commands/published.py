@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from hwdse.commands.screen import CONSOLE, Watcher, print_json, watched
 from hwdse.errors import InputError
@@ -154,8 +155,8 @@ def _write(out: Path, name: str, profile: HardwareProfile) -> None:
 
 def _show_fit(fitted: Fitted) -> None:
     """Print the coefficients and the errors."""
-    table = Table(box=SIMPLE_HEAD, title=f"{fitted.profile.name}: coefficients")
-    table.add_column("[calibration]")
+    table = Table(box=SIMPLE_HEAD, title=f"{fitted.profile.name}: coefficients", min_width=60)
+    table.add_column(Text("[calibration]"))
     table.add_column("Value", justify="right")
     for key, value in fitted.values.items():
         table.add_row(key, f"{value:.4g}" + (" us" if key.startswith("us_") else ""))

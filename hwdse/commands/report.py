@@ -26,7 +26,7 @@ def report(run: Path, *, out: Path | None, figures: bool, width: Width, pgf: boo
         If the run is unfinished or empty, after a page that says so is written; or if it is damaged.
     """
     drawn: list[Path] = []
-    with watched() as progress:
+    with watched(only_live=True) as progress:
         progress.start("page", 1)
         page, state = write_page(run, out)
         progress.advance()

@@ -20,7 +20,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
-__all__ = ["CONSOLE", "Watcher", "fail", "print_json", "watched"]
+__all__ = ["CONSOLE", "Watcher", "fail", "note", "print_json", "watched"]
 
 # Without emoji: ":fire:" in a factory's name is no picture.
 CONSOLE = Console(highlight=False, emoji=False)
@@ -30,6 +30,11 @@ _ERRORS = Console(stderr=True, highlight=False, emoji=False)
 def fail(sentence: str) -> None:
     """Print an error sentence to standard error."""
     _ERRORS.print(f"error: {sentence}", markup=False, soft_wrap=True)
+
+
+def note(sentence: str) -> None:
+    """Print to standard error what the user should know."""
+    _ERRORS.print(f"note: {sentence}", markup=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
@@ -59,8 +64,12 @@ class Watcher:
 
 
 @contextmanager
-def watched() -> Iterator[Watcher]:
-    """Show progress on standard error while the context lasts; what user code prints goes there too."""
+def watched(*, only_live: bool = False) -> Iterator[Watcher]:
+    """Show progress on standard error while the context lasts; what user code prints goes there too.
+
+    With ``only_live`` nothing is shown where standard error is no terminal: an answer that takes seconds leaves no bars
+    in a log.
+    """
     columns = (
         TextColumn("{task.description:<12}"),
         BarColumn(),
@@ -69,5 +78,6 @@ def watched() -> Iterator[Watcher]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Bar(*columns, console=_ERRORS) as bar, redirect_stdout(sys.stderr):
+    hidden = only_live and not _ERRORS.is_terminal
+    with Bar(*columns, console=_ERRORS, disable=hidden, transient=only_live) as bar, redirect_stdout(sys.stderr):
         yield Watcher(bar)

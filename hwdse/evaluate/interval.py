@@ -42,7 +42,7 @@ class Interval:
 def mean_interval(scores: NDArray[np.floating], *, may_count: bool = True) -> Interval:
     """Return the mean of ``scores`` ``(samples,)`` with its 95 % interval.
 
-    Scores of 0 and 1 get Wilson's interval [Wilson1927]_, others Student's t.
+    Scores of 0 and 1 get Wilson's interval [Wilson1927]_, others Student's t [Student1908]_.
 
     Parameters
     ----------

@@ -1,11 +1,7 @@
-"""The reference page of the profile format, written from the schema so that the two cannot disagree.
-
-``python -m hwdse.hardware.reference > hardware_profiles/README.md``
-"""
+"""The reference page of the profile format, written from the schema so that the two cannot disagree."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from enum import Enum
 from types import NoneType, UnionType
@@ -19,7 +15,7 @@ from hwdse.hardware.lut import Row
 from hwdse.hardware.quantity import Correlation, Count, Factor, Fraction, NonNegative, Positive, Quantity
 from hwdse.hardware.schema import ProfileFile
 
-__all__ = ["reference"]
+__all__ = ["reference", "sections", "summary", "type_words"]
 
 QUANTITIES: dict[type[BaseModel], str] = {
     Positive: "number > 0",
@@ -34,7 +30,7 @@ INTRODUCTION = """\
 # Hardware profiles
 
 One TOML file per device, named after it. This page is generated from the schema
-(`python -m hwdse.hardware.reference`); `hwdse profiles check FILE` lists every fault of a file at once.
+(`python -m hwdse.reference`); `hwdse profiles check FILE` lists every fault of a file at once.
 
 Profiles are searched in the folders of `$HWDSE_PROFILES`, then in the installed package, then in this folder of the
 repository; the first one of a name wins. Anything that ends in `.toml` or has a path separator is read as a file.
@@ -74,23 +70,23 @@ never interpolated; layers that are not in the table use the closed form.
 
 def reference() -> str:
     """Return the reference page in Markdown."""
-    parts = [INTRODUCTION, *_sections(ProfileFile), TABLE, _keys(Row)]
-    return "\n".join(parts)
+    first = [f"## Keys of the file\n\n{_keys(ProfileFile)}", f"## A figure\n\n{_keys(Quantity)}"]
+    rest = [f"## `{title}`\n\n{summary(section)}\n\n{_keys(section)}" for title, section in sections(ProfileFile)]
+    return "\n".join([INTRODUCTION, *first, *rest, TABLE, _keys(Row)])
 
 
-def _sections(root: type[BaseModel]) -> Iterator[str]:
-    """Yield one part per section of the file: its own keys first, then a figure's, then the tables in order."""
-    yield f"## Keys of the file\n\n{_keys(root)}"
-    yield f"## A figure\n\n{_keys(Quantity)}"
+def sections(root: type[BaseModel], path: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
+    """Yield the heading of every table of a file, such as ``[scheme]`` or ``[[rates]]``, and its section, in order."""
     for name, field in root.model_fields.items():
         section = nested_section(field.annotation)
         if section is None or issubclass(section, Quantity):
             continue
-        title = f"[[{name}]]" if _is_list(field) else f"[{name}]"
-        yield f"## `{title}`\n\n{_summary(section)}\n\n{_keys(section)}"
+        title = f"{path}{field.alias or name}"
+        yield (f"[[{title}]]" if _is_list(field) else f"[{title}]"), section
+        yield from sections(section, f"{title}.")
 
 
-def _summary(section: type[BaseModel]) -> str:
+def summary(section: type[BaseModel]) -> str:
     """Return the first paragraph of a section's docstring on one line."""
     return " ".join((section.__doc__ or "").split("\n\n")[0].split())
 
@@ -99,7 +95,7 @@ def _keys(section: type[BaseModel]) -> str:
     """Return a table of the keys of a section."""
     fields = {field.alias or name: field for name, field in section.model_fields.items()}
     rows = [
-        f"| `{key}` | {_type_words(field.annotation)} | {_yes(field.is_required())} | {field.description} |"
+        f"| `{key}` | {type_words(field.annotation)} | {_yes(field.is_required())} | {field.description} |"
         for key, field in fields.items()
     ]
     return "\n".join(["| key | type | required | meaning |", "|---|---|---|---|", *rows, ""])
@@ -115,19 +111,19 @@ def _is_list(field: FieldInfo) -> bool:
     return get_origin(field.annotation) is tuple
 
 
-def _type_words(annotation: Any) -> str:
+def type_words(annotation: Any) -> str:
     """Return what a key holds, in words."""
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _type_words(parts[0])
+        return type_words(parts[0])
     if origin in (Union, UnionType):
-        return " or ".join(_type_words(part) for part in parts if part is not NoneType)
+        return " or ".join(type_words(part) for part in parts if part is not NoneType)
     if origin is Literal:
         return ", ".join(f"`{part}`" for part in parts)
-    if origin is tuple:
-        return f"list of {_type_words(parts[0])}"
+    if origin in (tuple, list):
+        return f"list of {type_words(parts[0])}"
     if origin is dict:
-        return f"table of {_type_words(parts[1])}"
+        return f"table of {type_words(parts[1])}"
     if issubclass(annotation, Quantity):
         return f"figure: {QUANTITIES[annotation]}"
     if issubclass(annotation, BaseModel):
@@ -135,7 +131,3 @@ def _type_words(annotation: Any) -> str:
     if issubclass(annotation, Enum):
         return ", ".join(f"`{member.value}`" for member in annotation)
     return {str: "text", bool: "true or false", int: "whole number", float: "number"}[annotation]
-
-
-if __name__ == "__main__":
-    sys.stdout.write(reference())

@@ -1,4 +1,4 @@
-"""What a measurement promises: the hypervolume that it is expected to add to a measured front."""
+"""What a measurement promises: the hypervolume that it is expected to add to a measured front [Emmerich2006]_."""
 
 from __future__ import annotations
 

@@ -21,13 +21,13 @@ from hwdse.search.protocol import GROUP, SearchResult
 from hwdse.search.surrogate import Learner
 from hwdse.space import DesignSpace
 
-__all__ = ["PredictedFront", "predicted_front", "search"]
+__all__ = ["ENUMERATED", "PredictedFront", "predicted_front", "search"]
 
 Floats = NDArray[np.float64]
 Genes = NDArray[np.uint8]
 
 _TABLE_EVALUATIONS = 4000
-_ENUMERATED = 100_000
+ENUMERATED = 100_000
 """Configurations up to which the front is that of all of them."""
 
 _ARCHIVE = 1500
@@ -76,7 +76,7 @@ def predicted_front(
     def fitting(genes: Genes) -> Genes:
         return genes[within(space, bounds, space.evaluate(genes))]
 
-    if space.size <= _ENUMERATED and len(everything := fitting(every_configuration(space))):
+    if space.size <= ENUMERATED and len(everything := fitting(every_configuration(space))):
         return PredictedFront(_trimmed(everything[non_dominated(points(everything))], points), None)
     found = [space.random(0, rng)]
     found += [exact.search(space, (objectives[0], c)).genes for c in objectives[1:] if space.is_additive(c)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import optuna
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -18,7 +20,7 @@ from hwdse.search.neighbours import random_neighbours
 from hwdse.search.protocol import Measure, SearchResult
 from hwdse.space import DesignSpace
 
-__all__ = ["follow"]
+__all__ = ["follow", "quiet_optuna"]
 
 
 def follow(
@@ -54,7 +56,7 @@ def follow(
     if (result := known.without_search()) is not None:
         return result
     parameters = _Parameters(space)
-    with _quiet():
+    with quiet_optuna():
         study = optuna.create_study(
             directions=["minimize"] * len(objectives), sampler=sampler(int(rng.integers(2**31)))
         )
@@ -101,11 +103,13 @@ class _Parameters:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Let only errors of Optuna through."""
+def quiet_optuna() -> Iterator[None]:
+    """Let only errors of Optuna through; that a part of it is experimental is no news to a user."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            yield
     finally:
         optuna.logging.set_verbosity(before)

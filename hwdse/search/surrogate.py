@@ -1,8 +1,8 @@
 """What harm to expect of a configuration, from those that were measured.
 
-Sensitivities add up to a predicted loss; measured harm follows it only roughly. A Gaussian process in the logarithm of
-the harm holds what the measurements teach: a trend over the loss, corrections of every group's sensitivities, and pairs
-of groups that hurt more, or less, together than apart.
+Sensitivities add up to a predicted loss; measured harm follows it only roughly. A Gaussian process [Rasmussen2006]_ in
+the logarithm of the harm holds what the measurements teach: a trend over the loss, corrections of every group's
+sensitivities, and pairs of groups that hurt more, or less, together than apart.
 """
 
 from __future__ import annotations

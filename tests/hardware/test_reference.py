@@ -12,7 +12,7 @@ FOLDER = Path(__file__).parents[2] / "hardware_profiles"
 
 
 def test_the_readme_is_current() -> None:
-    assert (FOLDER / "README.md").read_text() == reference(), "run python -m hwdse.hardware.reference"
+    assert (FOLDER / "README.md").read_text() == reference(), "run python -m hwdse.reference"
 
 
 def test_the_readme_has_every_key() -> None:

@@ -8,6 +8,7 @@ from hwdse.report.drawing import LOG_RATIO, look_of, spans_decade, style
 from hwdse.report.pareto import Window, draw_pareto, staircase, window_of
 from hwdse.report.tables import RunTables
 from hwdse.report.write import write_report
+from tests.listener import Listener
 
 FOUR = ("nvidia_t4", "mpic", "stm32h7a3", "gap9_ne16")
 
@@ -180,3 +181,11 @@ def test_a_decade_is_ten():
     assert LOG_RATIO == 10
     assert spans_decade(np.array([0.5, 5.0, np.nan]))
     assert not spans_decade(np.array([0.5, 4.99]))
+
+
+def test_every_figure_is_a_step_of_the_progress(write_run):
+    listener = Listener()
+    paths = write_report(write_run(devices=FOUR[:1]), progress=listener)
+    figures = sum(path.suffix == ".pdf" for path in paths)
+    assert listener.stages == [("figures", figures)]
+    assert listener.steps == figures == 3
