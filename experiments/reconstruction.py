@@ -1,11 +1,12 @@
 """What recipes keep of the accuracy that rounding weights to nearest loses, all layers quantized.
 
 ``python experiments/reconstruction.py`` measures ResNet-20 (1,024 training images), the DS-CNN (its 200 calibration
-utterances) and a small Llama (36 of 40 stories), on samples that no recipe sees, in pairs with full precision, for
-three draws of the calibration data: which samples, in which order. Of the mixtures, the one is taken that the
-sensitivities on calibration data predict to be best at so many bits per weight on average, among the narrowest two,
-three, ... bit-widths, and that harms the calibration data least; its weights are stitched from those of every width,
-or found once more in it (``refined``). ``--only`` chooses a part. Data and weights are found under $HWDSE_DATA.
+utterances) and a small Llama (40 stories), on samples that no recipe sees, in pairs with full precision, for three
+draws of the calibration data: which samples, in which order. Mixtures are those that the sensitivities on calibration
+data predict to be best at so many bits per weight on average, among the narrowest two, three, ... bit-widths; for the
+DS-CNN also what a search finds from there that measures harm on the calibration data. The least harmful one is taken,
+with weights stitched from those of every width, or found once more in it (``refined``, the least harmful of a dozen).
+``--only`` chooses a part. Data and weights are found under $HWDSE_DATA.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from hwdse.quantize.observe import observe
 from hwdse.quantize.program import Program
 from hwdse.quantize.ranges import mean_harm
 from hwdse.quantize.recipe import RECIPES, Recipe
+from hwdse.search import adaptive
 from hwdse.search.integer_program import cheapest
 from hwdse.space import DesignSpace
 from hwdse.study.losses import find_losses
@@ -59,6 +61,9 @@ ROUNDINGS: Mapping[str, Recipe] = {
 DRAWN_ONCE = ("adaround",)
 """What takes minutes per bit-width."""
 
+REFINED = 12
+"""Mixtures whose weights are found once more."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -72,11 +77,14 @@ class Case:
         Batches of a draw.
     average_bits
         Of the mixtures.
+    searched
+        Mixtures that a search tries on the calibration data.
     """
 
     evaluation: Callable[[], Any]
     calibration: Callable[[int], list[torch.Tensor]]
     average_bits: tuple[float, ...]
+    searched: int = 0
 
 
 def made(name: str) -> Any:
@@ -99,6 +107,7 @@ CASES = {
         lambda: top1_on(made("data.py:kws_evaluation")),
         lambda draw: _drawn(torch.cat(made("data.py:kws_calibration")), draw, 200, 50),
         (3.0, 2.5),
+        searched=200,
     ),
 }
 
@@ -132,22 +141,16 @@ def mixed(name: str) -> Iterator[dict[str, Any]]:
         network.reconstruct(candidate.weights for candidate in candidates)
         space = _space(network, calibration, candidates)
         for bits in case.average_bits:
-            mixtures = {str(genes): genes for genes in _mixtures(space, bits)}
-            rows = []
-            for genes in mixtures.values():
-                config = space.config(genes, captured)
-                (values,) = space.evaluate(genes[None])
-                row = {"network": name, "draw": draw, "weights": f"at most {bits} bits on average"}
-                row["average_bits"] = float(values[space.column("average_bits")])
-                refined = network.fitted(network.refined(config))
-                rows += [
-                    row
-                    | {"recipe": recipe, "calibration_harm": _harm(subject, config)}
-                    | _measured(evaluator, subject, config)
-                    for recipe, subject in (("gram", network), ("gram, refined", refined))
-                ]
-            for recipe in ("gram", "gram, refined"):
-                yield min((row for row in rows if row["recipe"] == recipe), key=lambda row: row["calibration_harm"])
+            mixtures = [space.config(genes, captured) for genes in _mixtures(space, bits, network, case.searched)]
+            subjects = {
+                "gram": [(_harm(network, config), network, config) for config in mixtures[:1]],
+                "gram, refined": [_refined(network, config) for config in mixtures],
+            }
+            for recipe, found in subjects.items():
+                harm, subject, config = min(found, key=lambda one: one[0])
+                row = {"network": name, "draw": draw, "weights": f"at most {bits} bits on average", "recipe": recipe}
+                row |= {"average_bits": _average_bits(captured, config), "calibration_harm": harm}
+                yield row | _measured(evaluator, subject, config)
 
 
 def llama() -> Iterator[dict[str, Any]]:
@@ -160,7 +163,7 @@ def llama() -> Iterator[dict[str, Any]]:
         "W3Afp32": Scheme(weight_granularity=Granularity.PER_BLOCK, block_size=32),
     }
     for draw in range(DRAWS):
-        order = torch.randperm(len(stories), generator=torch.Generator().manual_seed(draw))[:36]
+        order = torch.randperm(len(stories), generator=torch.Generator().manual_seed(draw))
         calibration = [stories[i] for i in order]
         for text, scheme in schemes.items():
             for ranges in ("minmax", "mse"):
@@ -209,7 +212,28 @@ def _space(
     )
 
 
-def _mixtures(space: DesignSpace, bits: float) -> Iterator[NDArray[np.uint8]]:
+def _mixtures(space: DesignSpace, bits: float, network: QuantizedNetwork, searched: int) -> list[NDArray[np.uint8]]:
+    """Return mixtures of at most so many bits on average, the one with the least harm to the calibration data first."""
+    harms: dict[bytes, float] = {}
+    column = space.column("average_bits")
+
+    def measure(genes: NDArray[np.uint8]) -> NDArray[np.float64]:
+        for row in genes:
+            harms[row.tobytes()] = _harm(network, space.config(row, network.captured))
+        return np.array([harms[row.tobytes()] for row in genes])
+
+    first = np.unique(np.stack(list(_predicted_best(space, bits))), axis=0)
+    measure(first)
+    if searched:
+        adaptive.search(
+            space, ("kl", "average_bits"), limits={"average_bits": bits}, evaluations=searched,
+            rng=np.random.default_rng(0), initial=first, measure=measure,
+        )  # fmt: skip
+    found = [np.frombuffer(row, dtype=np.uint8) for row in sorted(harms, key=harms.__getitem__)]
+    return [genes for genes in found if space.evaluate(genes[None])[0, column] <= bits][:REFINED]
+
+
+def _predicted_best(space: DesignSpace, bits: float) -> Iterator[NDArray[np.uint8]]:
     """Yield the mixtures of the narrowest two, three, ... candidates with the least predicted harm at so many bits."""
     for count in range(2, len(space.candidates) + 1):
         allowed = np.arange(len(space.candidates)) < count
@@ -217,6 +241,18 @@ def _mixtures(space: DesignSpace, bits: float) -> Iterator[NDArray[np.uint8]]:
         genes = cheapest(narrower, "kl", [Limit("average_bits", "average_bits", 1, bits)])
         assert genes is not None
         yield genes
+
+
+def _refined(network: QuantizedNetwork, config: BitConfig) -> tuple[float, QuantizedNetwork, BitConfig]:
+    """Return the network with weights found once more in a configuration, after the harm of that."""
+    refined = network.fitted(network.refined(config))
+    return _harm(refined, config), refined, config
+
+
+def _average_bits(captured: Capture, config: BitConfig) -> float:
+    """Return the bits per weight of a configuration, scales left out."""
+    counts = [(captured.layers[captured.layer_index[name]].weight_count, p) for name, p in config.precisions.items()]
+    return float(sum(n * p.weights.bits for n, p in counts) / sum(n for n, _ in counts))
 
 
 def _harm(network: QuantizedNetwork, config: BitConfig) -> float:

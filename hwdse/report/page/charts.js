@@ -186,7 +186,9 @@ function drawBits(element, device, row) {
   });
   const share = () => ({ y: macs.map((m) => (100 * m) / total), hovertext: macs.map((m, i) => `<b>${plain(names[i])}</b><br>${number((100 * m) / total)} % of the MACs`) });
   const traces = [panel("weights", "y", colours.accent, bits), panel("activations", "y2", colours.tint, bits), panel("", "y3", colours.faint, share)];
-  const levels = (key) => [...new Set(precisions.map((p) => p[key].bits).concat(8))].sort((a, b) => a - b);
+  // From the widest down, those whose labels do not touch.
+  const levels = (key) => [...new Set(precisions.map((p) => p[key].bits).concat(8))].sort((a, b) => b - a)
+    .reduce((kept, bits, _, all) => (kept.length && kept.at(-1) - bits < all[0] / 6 ? kept : [...kept, bits]), []);
   const common = { gridcolor: colours.line, zeroline: false, fixedrange: true };
   const bitAxis = (key, domain) => ({ ...common, domain, tickvals: levels(key), range: [0, 1.04 * Math.max(...levels(key))] });
   const title = (text, y) => ({ text, xref: "paper", yref: "paper", x: 0, xanchor: "left", y, yanchor: "bottom", showarrow: false, font: { size: 12, color: colours.ink } });
