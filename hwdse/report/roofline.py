@@ -105,7 +105,8 @@ def draw_roofline(tables: RunTables, name: str, *, width: float = DOUBLE_INCHES)
     axes.set_ylabel("Speed (GMAC/s, predicted)")
     head(figure, title, why)
     _legend(figure, table, roof, look_of(name, tables.devices).colour)
-    figure.draw_without_rendering()
+    _name_rates(axes, roof)
+    figure.draw_without_rendering()  # whatever takes room is there: labels are placed where they stay
     _label(axes, table, roof, most=NAMED_SINGLE if width <= SINGLE_INCHES else NAMED_DOUBLE)
     return Drawing(file_name, figure, table, _caption(tables, device, row, why, table))
 
@@ -188,8 +189,7 @@ def _draw_layers(axes: Axes, table: pd.DataFrame, colour: str) -> None:
 
 
 def _label(axes: Axes, table: pd.DataFrame, roof: _Roof, *, most: int) -> None:
-    """Name the layers with the most MACs, the level lines and the ridge points, where they cover nothing."""
-    _name_rates(axes, roof)
+    """Name the layers with the most MACs and the ridge points, where they cover nothing."""
     labels = [(x, y, number(x)) for x, y in dict.fromkeys(roof.ridges)] if len(roof.ridges) <= most else []
     places = table[["intensity_macs_per_byte", "attained_gmac_per_s_predicted"]].to_numpy(float)
     names = elide(table["layer"].tolist(), LONGEST_NAME)
