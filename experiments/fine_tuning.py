@@ -39,7 +39,7 @@ from reconstruction import CASES, calibrated, made  # noqa: E402 (a neighbour, f
 DRAWS = 3
 PRECISION = "W2A8"
 SECONDS = 600.0
-SETTINGS = Settings(learning=Learning(weight_rate=0.02, step_rate=0.002), temperature=2.0, passes=16)
+SETTINGS = Settings(learning=Learning(weight_rate=0.008, step_rate=0.0005), temperature=2.0, passes=16)
 
 Floats = NDArray[np.floating]
 
