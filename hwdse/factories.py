@@ -36,7 +36,7 @@ def load_factory(name: str, *, folder: Path) -> Callable[..., Any]:
     place, separator, attribute = name.partition(":")
     if not (separator and place and attribute.isidentifier()):
         raise InputError(f"expected a factory as package.module:function or file.py:function, got {name!r}")
-    module = _from_file(folder / place, name) if place.endswith(".py") else _from_package(place, name)
+    module = _from_file(folder / place, name) if place.endswith(".py") else _from_package(place, name, folder)
     factory = getattr(module, attribute, None)
     if not callable(factory):
         known = [n for n, value in vars(module).items() if not n.startswith("_") and callable(value)]
@@ -46,11 +46,13 @@ def load_factory(name: str, *, folder: Path) -> Callable[..., Any]:
     return factory  # type: ignore[no-any-return]
 
 
-def _from_package(place: str, name: str) -> ModuleType:
+def _from_package(place: str, name: str, folder: Path) -> ModuleType:
     try:
         return importlib.import_module(place)
     except ModuleNotFoundError as error:
-        raise InputError(f"expected an installed module for factory {name!r}, got: {error}") from error
+        file = f"{place.replace('.', '/')}.py"
+        hint = f"; did you mean {file}:{name.partition(':')[2]}, the file beside?" if (folder / file).is_file() else ""
+        raise InputError(f"expected an installed module for factory {name!r}, got: {error}{hint}") from error
     except (Exception, SystemExit) as error:
         raise _import_failure(name, error) from error
 

@@ -16,9 +16,12 @@ from hwdse.graph import BitConfig
 from hwdse.infeasible import Infeasible, Limit, Reason, explain
 from hwdse.pareto import knee
 
-__all__ = ["Front", "Objective"]
+__all__ = ["SHARES", "Front", "Objective"]
 
 KEY_COLUMNS = ("config_id", "bits")
+
+SHARES = frozenset({"accuracy", "top1", "top5"})
+"""Qualities that are shares of the samples, from 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -199,6 +202,8 @@ class Front:
         metric = self._metric(name)
         if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not np.isfinite(value):
             raise InputError(f"expected a finite number as the limit of {name}, got {value!r}")
+        if round(value, 6) > 1.0 and metric.column.removesuffix("_measured") in SHARES:
+            raise InputError(f"expected {name} as a share from 0 to 1, got {value:g}; did you mean {value / 100:g}?")
         return Limit(name=name, column=metric.column, sign=sign, value=float(value))
 
     def _metric(self, name: str) -> Objective:

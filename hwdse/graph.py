@@ -205,6 +205,9 @@ class BitConfig:
     >>> config = BitConfig({"conv1": Precision.parse("W8A8"), "fc": Precision.parse("W4A8")})
     >>> config.bits
     'W8A8 W4A8'
+    >>> print(config)
+    conv1 W8A8
+    fc    W4A8
     """
 
     precisions: Mapping[str, Precision]
@@ -214,6 +217,10 @@ class BitConfig:
     def bits(self) -> str:
         """Precision of every layer in order, separated by spaces."""
         return " ".join(map(str, self.precisions.values()))
+
+    def __str__(self) -> str:
+        width = max(map(len, self.precisions), default=0)
+        return "\n".join(f"{name:<{width}} {precision}" for name, precision in self.precisions.items())
 
 
 @dataclass(frozen=True)

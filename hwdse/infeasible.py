@@ -106,7 +106,7 @@ class Infeasible:
         if self.reason is Reason.CONFLICT:
             head += f" ({' and '.join(self.conflict)} exclude each other)"
         facts = [f"best alone {self.best:.10g}"] if self.best is not None else []
-        if self.best_with_others is not None:
+        if self.best_with_others is not None and self.best_with_others != self.best:
             facts.append(f"best under the other limits {self.best_with_others:.10g}")
         if self.gap is not None:
             facts.append(f"gap {self.gap:.4g}")

@@ -72,3 +72,9 @@ def test_a_file_that_failed_is_tried_again(write):
         load_factory("parts.py:five", folder=folder)
     write("def five(): return 5")
     assert load_factory("parts.py:five", folder=folder)() == 5
+
+
+def test_a_file_beside_is_offered_for_a_module_that_is_not_installed(tmp_path):
+    (tmp_path / "my_net.py").write_text("def model():\n    return 5\n")
+    with pytest.raises(InputError, match=r"No module named 'my_net'; did you mean my_net\.py:model, the file beside\?"):
+        load_factory("my_net:model", folder=tmp_path)

@@ -215,3 +215,9 @@ def test_front_checks_its_table(changes, match):
 def test_config_of_a_row_that_is_not_there():
     with pytest.raises(InputError, match="row of the front from 0 to 4, got 5"):
         make_front().config(5)
+
+
+def test_an_accuracy_in_percent_is_refused():
+    with pytest.raises(InputError, match=r"expected accuracy as a share from 0 to 1, got 98; did you mean 0\.98\?"):
+        make_front().pick(accuracy=98)
+    assert isinstance(make_front().pick(accuracy=1.0), Infeasible)

@@ -6,6 +6,8 @@ import sys
 import pytest
 
 import hwdse
+from hwdse import infeasible
+from hwdse.errors import InputError
 from hwdse.examples import digits, digits_calibration, digits_evaluation, digits_example
 
 
@@ -90,3 +92,40 @@ def test_profiles_are_read_without_torch():
     code = "import sys, hwdse; hwdse.load_profile('mpic'); hwdse.list_profiles(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "False"
+
+
+def test_the_public_names_are_listed():
+    assert dir(hwdse) == sorted(hwdse.__all__)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"evaluation": []}, r"expected an evaluation such as hwdse\.top1_on\(batches\), got list"),
+        ({"devices": "mpic"}, r"expected a list of devices, got str; write devices=\[device\]"),
+        ({"budget": 60}, r"expected a hwdse\.Budget, got int"),
+    ],
+)
+def test_what_is_easily_given_as_something_else(changes, sentence, model):
+    graph = hwdse.capture(model, digits_example())
+    given = {"calibration": digits_calibration(), "evaluation": hwdse.top1_on(digits_evaluation()), "devices": ["mpic"]}
+    with pytest.raises(InputError, match=sentence):
+        hwdse.explore(model, graph, **(given | changes))
+
+
+def test_evaluation_data_that_are_no_numbers_are_refused(model):
+    graph = hwdse.capture(model, digits_example())
+    batches = [(x.clone(), y) for x, y in digits_evaluation()]
+    batches[1][0][3] = float("nan")
+    with pytest.raises(InputError, match=r"expected finite outputs .* evaluation data, got NaN .*batch 1"):
+        hwdse.explore(
+            model, graph, calibration=digits_calibration(), evaluation=hwdse.top1_on(batches), devices=["mpic"]
+        )
+
+
+def test_what_does_not_fit_is_not_exported(model, tmp_path):
+    graph = hwdse.capture(model, digits_example())
+    found = hwdse.Infeasible(infeasible.Reason.EMPTY)
+    with pytest.raises(InputError, match=r"expected a configuration to export, got Infeasible: infeasible"):
+        hwdse.export(model, graph, found, tmp_path / "no.onnx")
+    assert not (tmp_path / "no.onnx").exists()

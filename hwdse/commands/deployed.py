@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from hwdse.commands.answer import limits_of, stop
-from hwdse.commands.inputs import load, profiles_of
+from hwdse.commands.inputs import load
 from hwdse.deploy import Deployment
 from hwdse.deploy.translate import needs_packages
 from hwdse.errors import InputError, RunFolderError
@@ -17,7 +17,7 @@ from hwdse.experiment import Experiment, Inputs, load_experiment
 from hwdse.files import read_json
 from hwdse.front import Front
 from hwdse.graph import BitConfig
-from hwdse.hardware import HardwareProfile, load_profile
+from hwdse.hardware import HardwareProfile, recorded_profile
 from hwdse.infeasible import Infeasible
 from hwdse.progress import Progress
 from hwdse.quantize.fitted import Fitted
@@ -182,7 +182,12 @@ def restore(chosen: Chosen, experiment_path: Path | None, progress: Progress) ->
             f"expected the run's experiment file, beside which its factories stand, got no file {path}; name it by "
             "--experiment"
         )
-    profile = _profile(experiment, folder, chosen.device)
+    profile = recorded_profile(run, chosen.device)
+    if profile is None:
+        raise RunFolderError(
+            f"expected the profile that {chosen.device} was explored with, got no file "
+            f"{resolved.get('profiles', {}).get(chosen.device, '')}; restore it, or name its folder in HWDSE_PROFILES"
+        )
     if profile.scheme.key != resolved.get("schemes", {}).get(chosen.device):
         raise RunFolderError(f"expected the scheme of {chosen.device} as it was in {run}, got {profile.scheme.key}")
     inputs, captured = load(experiment, folder, progress)
@@ -199,13 +204,6 @@ def restore(chosen: Chosen, experiment_path: Path | None, progress: Progress) ->
     )
     config = parse_bits(captured.layer_index, chosen.bits)
     return Restored(network, profile, config, inputs, found | {"scheme": profile.scheme.key, "bits": chosen.bits})
-
-
-def _profile(experiment: Experiment, folder: Path, device: str) -> HardwareProfile:
-    """Return the profile of a device: the experiment's own, where it names one."""
-    own = [name for name in experiment.devices if name.endswith(".toml") or name == device]
-    found = [p for p in profiles_of(experiment.model_copy(update={"devices": own}), folder) if p.name == device]
-    return found[0] if found else load_profile(device)
 
 
 def _recipe(resolved: Mapping[str, object], experiment: Experiment) -> Recipe:

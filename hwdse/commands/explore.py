@@ -9,11 +9,11 @@ from typing import Any
 import typer
 
 from hwdse.commands.answer import INFEASIBLE, default_picks, show_picks
-from hwdse.commands.inputs import load, profiles_of, question_of
+from hwdse.commands.inputs import load, profile_files, question_of
 from hwdse.commands.screen import CONSOLE, fail, print_json, watched
 from hwdse.experiment import Experiment, load_experiment
 from hwdse.files import read_json
-from hwdse.hardware import load_profile
+from hwdse.hardware import load_profile, locate
 from hwdse.quantize.recipe import recipe_named
 from hwdse.report.page.write import write_page
 from hwdse.report.write import write_report
@@ -60,7 +60,8 @@ def explore_experiment(path: Path, options: Options, *, as_json: bool) -> None:
     experiment = load_experiment(path)
     out = options.out or Path("runs") / experiment.name
     RunFolder(out, resume=options.resume)  # whether it can be used is known before the network is loaded
-    profiles = profiles_of(experiment, path.parent) if not options.devices else list(map(load_profile, options.devices))
+    files = profile_files(experiment, path.parent) if not options.devices else list(map(locate, options.devices))
+    profiles = list(map(load_profile, files))
     recipe = recipe_named(options.recipe) if options.recipe is not None else None
     question = question_of(experiment, seed=options.seed, recipe=recipe)
     budget = _budget(experiment, options)
@@ -86,6 +87,7 @@ def explore_experiment(path: Path, options: Options, *, as_json: bool) -> None:
             notes={
                 "name": experiment.name,
                 "experiment": _place(out, path),
+                "profiles": {p.name: str(file.resolve()) for p, file in zip(profiles, files, strict=True)},
                 "budget": vars(budget),
                 "max_drop": experiment.pick.max_drop,
             },

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from hwdse.capture import Capture, capture
 from hwdse.experiment import Experiment, Inputs, make_inputs
-from hwdse.hardware import HardwareProfile, load_profile
+from hwdse.hardware import locate
 from hwdse.progress import Progress
 from hwdse.quantize.recipe import Recipe
 from hwdse.study.prepare import Question
 
-__all__ = ["load", "profiles_of", "question_of", "silenced"]
+__all__ = ["load", "profile_files", "question_of", "silenced"]
 
 
 def load(experiment: Experiment, folder: Path, progress: Progress) -> tuple[Inputs, Capture]:
@@ -41,9 +41,9 @@ def silenced() -> Iterator[None]:
         logging.disable(before)
 
 
-def profiles_of(experiment: Experiment, folder: Path) -> list[HardwareProfile]:
-    """Return the experiment's devices; a profile's file stands relative to ``folder``, as factories do."""
-    return [load_profile(folder / name if name.endswith(".toml") else name) for name in experiment.devices]
+def profile_files(experiment: Experiment, folder: Path) -> list[Path]:
+    """Return the files of the experiment's devices; they stand relative to ``folder``, as factories do."""
+    return [locate(folder / name if name.endswith(".toml") else name) for name in experiment.devices]
 
 
 def question_of(experiment: Experiment, *, seed: int | None = None, recipe: Recipe | None = None) -> Question:

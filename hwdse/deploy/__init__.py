@@ -59,6 +59,8 @@ def export(
         If network, device or ranges are not known or do not belong together, the device or the file format cannot hold
         a precision, an operator cannot be exported, a package is missing, or the file cannot be written.
     """
+    if not isinstance(config, BitConfig):
+        raise InputError(f"expected a configuration to export, got {type(config).__name__}: {config}")
     check_same_network(model, graph)
     origin = config.origin if isinstance(config.origin, Origin) else None
     profile = load_profile(device) if isinstance(device, str) else device

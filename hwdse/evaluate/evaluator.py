@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils import _pytree as pytree
 
 from hwdse.errors import InputError
 from hwdse.evaluate.batches import check_batch
@@ -72,8 +73,8 @@ class Evaluator:
         Raises
         ------
         InputError
-            If there are no samples, a batch is not what the network takes, or the metric does not give one finite
-            number per sample.
+            If there are no samples, a batch is not what the network takes, the metric does not give one finite number
+            per sample, or full precision gives outputs that are not finite.
         """
         setting = Setting() if config is None else network.configure(config)
         parts: list[NDArray[np.float32]] = []
@@ -82,6 +83,8 @@ class Evaluator:
             batch, targets = _pair(item)
             samples = check_batch(network.captured, batch, "evaluation")
             outputs = network.forward(batch, setting)
+            if config is None:
+                _check_finite(outputs, len(parts))
             reference = network.forward(batch, Setting()) if self.evaluation.metric.needs_reference else None
             parts.append(self._scores(outputs, targets, reference, samples=samples))
             if is_enough is not None and is_enough(np.concatenate(parts)):
@@ -115,6 +118,16 @@ class Evaluator:
             )
         values: NDArray[np.float32] = scores.float().numpy()
         return values
+
+
+def _check_finite(outputs: object, place: int) -> None:
+    """Check that the network in full precision answers with numbers: nothing can be compared with anything else."""
+    tensors = [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, torch.Tensor)]
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
+        raise InputError(
+            f"expected finite outputs of the network on the evaluation data, got NaN or infinity in batch {place} "
+            "(counted from 0); check its inputs"
+        )
 
 
 def _pair(item: object) -> tuple[object, object]:

@@ -83,7 +83,7 @@ def _labels(targets: Any, logits: torch.Tensor) -> torch.Tensor:
     Raises
     ------
     InputError
-        If they are not whole numbers, or not one per row.
+        If they are not whole numbers, not one per row, or no class has them.
     """
     labels = torch.as_tensor(targets)
     wanted = tuple(logits.shape[:-1])
@@ -91,6 +91,12 @@ def _labels(targets: Any, logits: torch.Tensor) -> torch.Tensor:
         raise InputError(
             f"expected whole-numbered class labels of shape {wanted} for outputs of shape {tuple(logits.shape)}, got "
             f"{labels.dtype} of shape {tuple(labels.shape)}; change the targets that the evaluation factory yields"
+        )
+    strange = labels[(labels < 0) | (labels >= logits.shape[-1])]
+    if strange.numel():
+        raise InputError(
+            f"expected class labels from 0 to {logits.shape[-1] - 1} for outputs of {logits.shape[-1]} classes, got "
+            f"{int(strange[0])}; change the targets that the evaluation factory yields"
         )
     return labels.long()
 

@@ -17,7 +17,7 @@ from hwdse.hardware.lut import LatencyTable, read_table
 from hwdse.hardware.profile import HardwareProfile
 from hwdse.hardware.schema import SCHEMA_VERSION, ProfileFile
 
-__all__ = ["check", "list_profiles", "load_profile", "parse_profile", "profile_paths", "search_path"]
+__all__ = ["check", "list_profiles", "load_profile", "locate", "parse_profile", "profile_paths", "search_path"]
 
 VARIABLE = "HWDSE_PROFILES"
 
@@ -59,7 +59,7 @@ def load_profile(name_or_path: str | Path) -> HardwareProfile:
     ProfileError
         If there is no such profile, or it has faults; all of them are listed.
     """
-    path = _locate(name_or_path)
+    path = locate(name_or_path)
     profile, faults = _read(path)
     if profile is None:
         raise ProfileError(str(path), faults)
@@ -85,8 +85,14 @@ def parse_profile(raw: Mapping[str, Any], *, source: str = "given as a table") -
     return profile
 
 
-def _locate(name_or_path: str | Path) -> Path:
-    """Return the file of a profile."""
+def locate(name_or_path: str | Path) -> Path:
+    """Return the file of a profile, given by name or as a file.
+
+    Raises
+    ------
+    ProfileError
+        If no profile has that name.
+    """
     text = str(name_or_path)
     separators = [separator for separator in (os.sep, os.altsep, "/") if separator]
     if isinstance(name_or_path, Path) or text.endswith(".toml") or any(mark in text for mark in separators):

@@ -454,7 +454,8 @@ class QuantizedNetwork:
 
     def _chosen_quantizers(self, number_format: NumberFormat, progress: Progress = SILENT) -> dict[str, Quantizer]:
         """Return the quantizers of all points by their effect on the output, with all weights in the same format."""
-        candidates = range_candidates(self.all_streams, number_format, scheme=self.scheme)
+        rounded = self.all_streams if self.scheme.quantized_outputs else self.streams
+        candidates = range_candidates(rounded, number_format, scheme=self.scheme)
         shelf = self._shelf(number_format)
         chosen = shelf.ranges({p: len(options) for p, options in candidates.items()}) if shelf is not None else None
         if chosen is None:

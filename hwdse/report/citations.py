@@ -8,7 +8,6 @@ sensitivity may bring its sources, too: a mapping from a feature to BibTeX under
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -22,7 +21,7 @@ import pandas as pd
 from hwdse.errors import InputError
 from hwdse.files import read_csv, read_json
 from hwdse.formats import Precision
-from hwdse.hardware import HardwareProfile, load_profile, profile_paths
+from hwdse.hardware import recorded_profile
 from hwdse.hardware.load import search_path
 from hwdse.plugins import load_plugin, plugin_names
 from hwdse.report.tables import RunTables
@@ -145,7 +144,7 @@ def cite(run: Path) -> Citations:
         for entry, bibtex in _brought(feature):
             known.setdefault(entry, bibtex)
             uses.setdefault(entry, set()).add(feature)
-    profiles = {name: _profile(run, name, resolved) for name in tables.devices}
+    profiles = {name: recorded_profile(run, name) for name in tables.devices}
     for name, profile in profiles.items():
         for source, citation in profile.spec.sources.items() if profile is not None else ():
             key = source if source in known else f"{name}_{source}"
@@ -243,19 +242,6 @@ def _size(folder: Path) -> int:
     path = folder / "costs.csv"
     costs = read_csv(path, text=("group", "candidate", "latency_origin")) if path.is_file() else pd.DataFrame()
     return prod(map(int, costs.groupby("group").size())) if len(costs) else 0
-
-
-def _profile(run: Path, name: str, resolved: Mapping[str, Any]) -> HardwareProfile | None:
-    """Return the profile of a run's device, by name or from the file that the experiment names; ``None`` without."""
-    if name in profile_paths():
-        return load_profile(name)
-    experiment = run / "experiment.toml"
-    if not experiment.is_file():
-        return None
-    devices = tomllib.loads(experiment.read_text(encoding="utf-8")).get("devices", [])
-    folder = Path(str(resolved.get("experiment", experiment))).parent
-    files = [folder / text for text in devices if Path(text).stem == name and text.endswith(".toml")]
-    return next((load_profile(path) for path in files if path.is_file()), None)
 
 
 def _as_misc(key: str, citation: str) -> str:

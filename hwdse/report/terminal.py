@@ -98,6 +98,8 @@ def pick_table(tables: RunTables, rows: Sequence[Mapping[str, Any]] | None = Non
         table.add_row(row["device"], *quality_cells(tables, row), *cells, counts)
     if not chosen:
         table.caption = "Nothing was picked."
+    elif tables.reference is not None:
+        table.caption = f"Full precision: {quality_text(tables.quality.name, tables.reference)}"
     return table
 
 

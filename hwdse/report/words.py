@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import floor, log10
 
+from hwdse.front import SHARES
+
 __all__ = ["PERCENT", "axis_label", "drop_text", "elide", "number", "precision_counts", "quality_text", "split_column"]
 
-PERCENT = frozenset({"accuracy", "top1", "top5"})
+PERCENT = SHARES
 """Qualities that are shares in the tables and percent for the reader."""
 
 WORDS = {

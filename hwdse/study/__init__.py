@@ -190,6 +190,7 @@ def explore(
     RunFolderError
         If ``out`` holds another run.
     """
+    _check_kinds(evaluation, devices, budget)
     meter = Meter(budget or Budget(), clock)
     if resume and out is None:
         raise InputError("expected a run folder to go on with, got none; give out")
@@ -213,6 +214,20 @@ def explore(
     )
     recorder = Recorder(folder, prepared, experiment=experiment, notes=notes or {})
     return _measure(prepared, meter, recorder, plan=FleetPlan(fleet, out), progress=progress, clock=clock)
+
+
+def _check_kinds(evaluation: object, devices: object, budget: object) -> None:
+    """Check what is most easily given as something else."""
+    if not isinstance(evaluation, Evaluation):
+        raise InputError(
+            f"expected an evaluation such as hwdse.top1_on(batches), got {type(evaluation).__name__}; wrap the batches"
+        )
+    if isinstance(devices, str | HardwareProfile) or not isinstance(devices, Sequence):
+        raise InputError(f"expected a list of devices, got {type(devices).__name__}; write devices=[device]")
+    if budget is not None and not isinstance(budget, Budget):
+        raise InputError(
+            f"expected a hwdse.Budget, got {type(budget).__name__}; write budget=hwdse.Budget(evaluations=60)"
+        )
 
 
 def _measure(

@@ -200,3 +200,17 @@ def test_a_run_without_a_pick_or_an_experiment_is_named(cli, run, tmp_path):
     answer = cli("export", run, "--device", "mpic", "--out", tmp_path / "a.onnx")
     assert answer.code == 2
     assert "expected a run of an experiment file" in answer.error
+
+
+def test_a_profile_that_is_gone_is_named(cli, run, tmp_path):
+    path = run / "resolved.json"
+    resolved = json.loads(path.read_text())
+    assert Path(resolved["profiles"]["desk"]).name == "desk.toml"
+    assert Path(resolved["profiles"]["mpic"]).name == "mpic.toml"
+    resolved["profiles"]["desk"] = str(tmp_path / "gone.toml")
+    path.write_text(json.dumps(resolved))
+    answer = cli("export", run, "--device", "desk", "--out", tmp_path / "desk.onnx")
+    assert answer.code == 2
+    assert re.search(
+        r"expected the profile that desk was explored with, got no file .*gone\.toml; .*HWDSE_PROFILES", answer.error
+    )

@@ -92,3 +92,10 @@ def test_names_are_keys():
     for (a, first), (b, second) in itertools.combinations(METRICS.items(), 2):
         assert (first.name, second.name) == (a, b)
         assert first.key != second.key
+
+
+@pytest.mark.parametrize("name", ["top1", "top5", "log_likelihood"])
+@pytest.mark.parametrize("label", [-1, 6])
+def test_a_label_that_no_class_has_is_refused(name, label):
+    with pytest.raises(InputError, match=rf"expected class labels from 0 to 5 for outputs of 6 classes, got {label}"):
+        scores(name, torch.tensor([0, label]))

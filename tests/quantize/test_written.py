@@ -140,3 +140,20 @@ def test_a_program_without_results_is_refused():
     program = networks.program("residual")
     with pytest.raises(InputError, match=r"expected a program with the results of convolutions for the scheme w-.*"):
         QuantizedNetwork(program, scheme=CPU, streams={})
+
+
+def test_ranges_by_the_output_leave_out_what_this_scheme_does_not_round():
+    batches = [networks.CASES["residual"].inputs(8)]
+    quantizers = []
+    for written in (False, True):
+        program = Program.of(networks.captured("residual"), written=written)
+        network = QuantizedNetwork(
+            program,
+            scheme=Scheme(activations=Symmetry.AFFINE),
+            streams=observe(program, batches),
+            recipe=Recipe(weight_rounding="nearest", activation_ranges="output"),
+            batches=batches,
+        )
+        given = {layer.name: Precision.parse("W4A4") for layer in program.captured.layers}
+        quantizers.append(network.setting(given).quantizers)
+    assert quantizers[0] == quantizers[1]

@@ -198,11 +198,10 @@ def test_a_device_without_a_profile_is_missing(write_run) -> None:
     assert "Ottavi2020" in {entry.key for entry in found.entries}
 
 
-def test_a_profile_beside_the_experiment_is_found(write_run, tmp_path) -> None:
+def test_the_profile_that_a_run_was_explored_with_is_found(write_run, tmp_path) -> None:
     text = (ROOT / "hardware_profiles" / "mpic.toml").read_text(encoding="utf-8")
     (tmp_path / "my_chip.toml").write_text(text.replace('name = "mpic"', 'name = "my_chip"'), encoding="utf-8")
-    run = write_run(devices=("my_chip",), extra={"experiment": str(tmp_path / "mine.toml")})
-    (run / "experiment.toml").write_text('devices = ["my_chip.toml"]')
+    run = write_run(devices=("my_chip",), extra={"profiles": {"my_chip": str(tmp_path / "my_chip.toml")}})
     found = cite(run)
     assert found.missing == ()
     assert "device my_chip" in {use for entry in found.entries for use in entry.uses}

@@ -1,0 +1,29 @@
+"""The profile of a run's device: from the file that the run was explored with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hwdse.files import read_json
+from hwdse.hardware.load import load_profile, profile_paths
+from hwdse.hardware.profile import HardwareProfile
+
+__all__ = ["recorded_profile"]
+
+
+def recorded_profile(run: Path, device: str) -> HardwareProfile | None:
+    """Return the profile of ``device`` that the run in ``run`` was explored with; ``None`` where it is not found.
+
+    Where its file is gone, or the run does not name one, it is looked for by name.
+
+    Raises
+    ------
+    ProfileError
+        If the profile has faults.
+    """
+    files = read_json(run / "resolved.json").get("profiles")
+    recorded = files.get(device) if isinstance(files, dict) else None
+    path = Path(recorded) if isinstance(recorded, str) else None
+    if path is None or not path.is_file():
+        path = profile_paths().get(device)
+    return None if path is None else load_profile(path)
