@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hwdse.graph import BitConfig, LayerGraph
     from hwdse.hardware import HardwareProfile, list_profiles, load_profile
     from hwdse.infeasible import Infeasible
-    from hwdse.quantize.recipe import Recipe
+    from hwdse.quantize.recipe import Recipe, recipe_named
     from hwdse.study import Budget, Study, explore
 
 _HOMES = {
@@ -38,6 +38,7 @@ _HOMES = {
     "export": "hwdse.deploy",
     "list_profiles": "hwdse.hardware",
     "load_profile": "hwdse.hardware",
+    "recipe_named": "hwdse.quantize.recipe",
     "top1_on": "hwdse.evaluate",
 }
 
@@ -59,6 +60,7 @@ __all__ = [
     "export",
     "list_profiles",
     "load_profile",
+    "recipe_named",
     "top1_on",
 ]
 

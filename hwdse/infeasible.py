@@ -87,6 +87,8 @@ class Infeasible:
         Limit name to the bound that makes everything feasible when only that limit is changed.
     levers
         Sentences: what would have to change.
+    origin
+        Where the bound comes from, as the end of "the bound ...".
     """
 
     reason: Reason
@@ -98,11 +100,12 @@ class Infeasible:
     conflict: tuple[str, ...] = ()
     relaxations: Mapping[str, float] = field(default_factory=dict)
     levers: tuple[str, ...] = ()
+    origin: str = "was requested"
 
     def __str__(self) -> str:
         if self.limit is None:
             return f"infeasible: {self.reason}. {self._advice()}".rstrip()
-        head = f"infeasible: {self.limit} {self.requested:.10g} was requested; {self.reason}"
+        head = f"infeasible: {self.limit} {self.requested:.10g} {self.origin}; {self.reason}"
         if self.reason is Reason.CONFLICT:
             head += f" ({' and '.join(self.conflict)} exclude each other)"
         facts = [f"best alone {self.best:.10g}"] if self.best is not None else []

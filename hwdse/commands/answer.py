@@ -43,7 +43,11 @@ def pick(
     else:
         show_picks(run, [picked])
         written = run / device / "pick.json"
-        CONSOLE.print(f"{written}: what export, verify, refine and finetune take", markup=False, soft_wrap=True)
+        CONSOLE.print(
+            f"{written}: what export, verify, refine and finetune take, and hwdse report shows",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def stop(device: str, sentence: str, facts: Mapping[str, Any], *, as_json: bool) -> NoReturn:

@@ -81,11 +81,11 @@ def explore_experiment(path: Path, options: Options, *, as_json: bool) -> None:
             seed=question.seed,
             loss=question.loss,
             fleet=experiment.fleet.evaluations,
+            name=experiment.name,
             out=out,
             resume=options.resume,
             experiment=path,
             notes={
-                "name": experiment.name,
                 "experiment": _place(out, path),
                 "profiles": {p.name: str(file.resolve()) for p, file in zip(profiles, files, strict=True)},
                 "budget": vars(budget),

@@ -87,7 +87,8 @@ def check(names: Sequence[str], *, as_json: bool) -> None:
         rows = [{"name": name, "file": str(paths[name]), "faults": list(faults)} for name, faults in found.items()]
         print_json({"profiles": rows})
     for name, faults in found.items() if not as_json else ():
-        CONSOLE.print(f"{name}: {'ok' if not faults else f'{len(faults)} fault(s)'}", markup=False)
+        noun = "fault" if len(faults) == 1 else "faults"
+        CONSOLE.print(f"{name}: {f'{len(faults)} {noun}' if faults else 'ok'}", markup=False)
         for fault in faults:
             fail(f"{name}: {fault}")
     if any(found.values()):

@@ -129,6 +129,7 @@ def explore(
     seed: int = 0,
     loss: str = "kl",
     fleet: int = 0,
+    name: str = "study",
     out: Path | None = None,
     resume: bool = False,
     experiment: Path | None = None,
@@ -170,6 +171,8 @@ def explore(
         What predicts harm, one of :data:`hwdse.study.losses.LOSSES`.
     fleet
         Levels of harm at which one configuration for all devices is measured after the budget is spent; 0 for none.
+    name
+        What tables, figures and the page are titled.
     out
         Run folder; ``None`` keeps everything in memory.
     resume
@@ -212,7 +215,7 @@ def explore(
         progress=progress,
         clock=clock,
     )
-    recorder = Recorder(folder, prepared, experiment=experiment, notes=notes or {})
+    recorder = Recorder(folder, prepared, experiment=experiment, notes={"name": name, **(notes or {})})
     return _measure(prepared, meter, recorder, plan=FleetPlan(fleet, out), progress=progress, clock=clock)
 
 

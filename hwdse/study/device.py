@@ -183,7 +183,9 @@ class DeviceProblem:
         )
         columns_of_front = (LOSS.name, *self.objectives)
         predicted = predicted_front(self.space, columns_of_front, limits=self.limits, rng=rng)
-        self.infeasible = predicted.infeasible
+        if predicted.infeasible is not None:
+            levers = ("let layers choose from narrower precisions", "use a device with more memory")
+            self.infeasible = replace(predicted.infeasible, levers=levers, origin="is what the device holds")
         self.proposer = Proposer(self.space, columns_of_front, predicted.genes, self.fits)
 
     @property

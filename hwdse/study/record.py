@@ -101,7 +101,6 @@ class Recorder:
         columns = {"accuracy": f"{prepared.quality}_measured"}
         columns |= dict(zip(prepared.question.costs, first.objectives, strict=True))
         resolved: dict[str, Any] = {
-            "name": "study",
             **self._notes,
             "seed": prepared.question.seed,
             "devices": list(prepared.problems),

@@ -125,7 +125,7 @@ function showBest() {
     if (ways.length) lines.push(el("p", { textContent: `One change is enough: ${ways.join("; or ")}.` }));
   } else {
     const parts = [target, ...DATA.objectives.filter((o) => o !== target)].map((o) => withUnit(o, value(device, o, best)));
-    lines.unshift(el("p", {}, el("strong", { textContent: device.measured.config_id[best] }), ` is the best pick: ${parts.join(", ")}.`));
+    lines.unshift(el("p", {}, el("strong", { textContent: device.measured.config_id[best] }), ` is the best within these limits: ${parts.join(", ")}.`));
   }
   fill($("best"), ...lines);
   $("show-best").disabled = best === null;
