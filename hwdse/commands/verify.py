@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hwdse.commands.screen import CONSOLE, fail, print_json, watched
 from hwdse.deploy.verify import Verification
 from hwdse.deploy.verify import verify as verify_deployment
 from hwdse.files import write_json
+from hwdse.report.tables import RunTables
 
 __all__ = ["VERIFICATION_FAILED", "verify"]
 
@@ -35,6 +37,8 @@ def verify(
     with watched() as progress:
         deployment, inputs, is_tuned = deploy(chosen, experiment, progress, use_tuned=use_tuned)
         found = verify_deployment(deployment, inputs.evaluation, progress, threads=threads)
+    if not is_tuned:
+        found = replace(found, recorded=_recorded(chosen, found))
     record = {"device": device, "config_id": chosen.config_id, "bits": chosen.bits, "tuned": is_tuned}
     record |= {"threads": threads, **found.record()}
     write_json(run / device / "verify.json", record)
@@ -48,6 +52,13 @@ def verify(
         fail(sentence)
     if found.failures:
         raise typer.Exit(VERIFICATION_FAILED)
+
+
+def _recorded(chosen: Chosen, found: Verification) -> float | None:
+    """Return the quality that the run measured, if it was on the same samples."""
+    measured = RunTables.load(chosen.run, devices=[chosen.device]).results[chosen.device].measured
+    row = measured[measured["config_id"] == chosen.config_id].iloc[0]
+    return float(row[f"{found.metric}_measured"]) if int(row["samples"]) == found.measured.samples else None
 
 
 def _table(chosen: Chosen, found: Verification, record: dict[str, Any]) -> Table:
@@ -69,6 +80,8 @@ def _table(chosen: Chosen, found: Verification, record: dict[str, Any]) -> Table
     table.add_row("size (KiB), numbers", f"{found.size_kib:.1f}", f"{found.stored_kib:.1f}")
     table.add_row("size (KiB), file", "", f"{found.file_kib:.1f}")
     measured = found.measured
+    if found.recorded is not None:
+        table.add_row(f"{quality}, recorded and simulated", f"{found.recorded:.4f}", f"{found.simulated.mean:.4f}")
     table.add_row(
         quality, f"{found.simulated.mean:.4f}", f"{measured.mean:.4f} ({measured.low:.4f} to {measured.high:.4f})"
     )

@@ -23,6 +23,9 @@ SIZE_TOLERANCE = 0.02
 SIZE_ALLOWANCE_KIB = 1.0
 """What shapes and positions may take, which no cost model counts; it matters for the smallest networks alone."""
 
+SAME_QUALITY = 1e-5
+"""Difference of quality that is no more than its rounding: scores are kept in single precision."""
+
 US_PER_MS = 1000.0
 
 
@@ -52,6 +55,8 @@ class Verification:
         Simulated minus measured, paired.
     note
         What is not comparable, in a sentence; empty where everything is.
+    recorded
+        Quality that was measured of the configuration before, on the same samples; ``None`` where there is none.
     """
 
     agreement: Agreement
@@ -67,6 +72,7 @@ class Verification:
     simulated: Interval
     drop: Interval
     note: str = ""
+    recorded: float | None = None
 
     @property
     def latency_ms(self) -> float | None:
@@ -98,6 +104,11 @@ class Verification:
             found.append(
                 f"size: expected {self.size_kib:.1f} KiB within {SIZE_TOLERANCE:.0%}, got {self.stored_kib:.1f} KiB"
             )
+        if self.recorded is not None and abs(self.recorded - self.simulated.mean) > SAME_QUALITY:
+            found.append(
+                f"{self.metric}: expected {self.recorded:.4f}, which the run recorded, got {self.simulated.mean:.4f} "
+                "in the simulation; what the run found is not what is there now: explore again"
+            )
         return found
 
     def record(self) -> dict[str, Any]:
@@ -119,6 +130,7 @@ class Verification:
             f"{prefix}_low": self.measured.low,
             f"{prefix}_high": self.measured.high,
             f"{self.metric}_simulated": self.simulated.mean,
+            f"{self.metric}_recorded": self.recorded,
             f"{self.metric}_difference": self.drop.mean,
             f"{self.metric}_difference_low": self.drop.low,
             f"{self.metric}_difference_high": self.drop.high,

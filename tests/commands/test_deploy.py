@@ -92,6 +92,7 @@ def test_what_holds_is_verified(cli, run):
     picked = json.loads((run / "desk" / "pick.json").read_text())
     assert said["latency_ms_predicted"] == pytest.approx(picked["latency_ms_predicted"])
     assert said["top1_simulated"] == pytest.approx(picked["top1_measured"])
+    assert said["top1_recorded"] == picked["top1_measured"]
     assert said["top1_difference_low"] <= said["top1_difference"] <= said["top1_difference_high"]
     table = cli("verify", run, "--device", "desk")
     assert table.code == 0
@@ -214,3 +215,14 @@ def test_a_profile_that_is_gone_is_named(cli, run, tmp_path):
     assert re.search(
         r"expected the profile that desk was explored with, got no file .*gone\.toml; .*HWDSE_PROFILES", answer.error
     )
+
+
+def test_another_quality_than_the_run_recorded_does_not_hold(cli, run):
+    for name in ("measured.csv", "front.csv"):
+        path = run / "mpic" / name
+        table = pd.read_csv(path, dtype={"config_id": str})
+        table["top1_measured"] -= 1 / 96
+        table.to_csv(path, index=False)
+    answer = cli("verify", run, "--device", "mpic")
+    assert answer.code == 4
+    assert re.search(r"error: top1: expected 0\.\d+, which the run recorded, got [01]\.\d+ in the simulation", answer.err)
