@@ -79,8 +79,11 @@ def _export_failure(model: nn.Module, error: Exception) -> str:
     """Return one sentence: what the exporter could not do, the user's source line, and what to do."""
     text = str(error)
     first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+    recurrent = [name for name, module in model.named_modules() if isinstance(module, nn.RNNBase)]
+    advice = "avoid data-dependent control flow and sizes that fix the batch"
+    if recurrent:
+        advice = f"replace the recurrent layer {recurrent[0]!r}: recurrent layers have no cost here"
     return (
         f"expected a model that torch.export can trace with a dynamic batch, got {type(error).__name__} from "
-        f"{type(model).__name__}{where(text)}: {first.rstrip('.')}; avoid data-dependent control flow and "
-        "sizes that fix the batch"
+        f"{type(model).__name__}{where(text)}: {first.rstrip('.')}; {advice}"
     )

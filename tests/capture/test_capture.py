@@ -195,6 +195,20 @@ def test_a_failed_capture_restores_the_mode() -> None:
     assert model[0].training
 
 
+def test_a_recurrent_layer_that_cannot_be_exported_is_named() -> None:
+    class Summary(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.memory, self.head = nn.LSTM(4, 4, batch_first=True), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            state = torch.zeros(1, int(x.shape[0]), 4)
+            return self.head(self.memory(x, (state, state))[0][:, -1])
+
+    with pytest.raises(CaptureError, match=r"; replace the recurrent layer 'memory': recurrent layers have no cost"):
+        capture(Summary(), torch.randn(2, 3, 4))
+
+
 def test_layers_that_share_an_assigned_parameter_are_one_group() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
     model[2].weight = model[0].weight

@@ -225,4 +225,6 @@ def test_another_quality_than_the_run_recorded_does_not_hold(cli, run):
         table.to_csv(path, index=False)
     answer = cli("verify", run, "--device", "mpic")
     assert answer.code == 4
-    assert re.search(r"error: top1: expected 0\.\d+, which the run recorded, got [01]\.\d+ in the simulation", answer.err)
+    assert re.search(
+        r"error: top1: expected 0\.\d+, which the run recorded, got [01]\.\d+ in the simulation", answer.err
+    )
