@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hwdse.errors import InputError, RunFolderError
-from hwdse.files import read_csv
-from hwdse.front import KEY_COLUMNS, Front, Objective
+from hwdse.front import Front, Objective
 from hwdse.report.tables import RunTables
 
 __all__ = ["load_front"]
@@ -29,12 +28,11 @@ def load_front(run: Path, device: str, *, tables: RunTables | None = None) -> Fr
     path = run / device / "front.csv"
     if not path.is_file():
         raise RunFolderError(f"expected a front of {device} in {run}, got none: {tables.results[device].emptiness}")
-    table = read_csv(path, text=KEY_COLUMNS)
     quality = Objective("accuracy", tables.quality.column, maximize=tables.quality.maximise)
     costs = [Objective(name, column, maximize=False) for name, column in tables.costs.items()]
     try:
         return Front(
-            table,
+            tables.results[device].front,
             (quality, *costs),
             tuple(tables.layers["layer"]),
             reach=tables.reach.get(device, {}),

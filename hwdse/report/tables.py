@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from hwdse.errors import RunFolderError
 from hwdse.files import read_json
+from hwdse.report.reading import read_table
 from hwdse.report.words import PERCENT, axis_label
 
 DEFAULT_DROP = 0.01
@@ -270,7 +270,7 @@ class RunTables:
             got = ", ".join(unknown)
             raise RunFolderError(f"expected devices of the run {run} ({known}), got {got}; name one of them")
         quality, costs = _objectives(resolved, run / "resolved.json")
-        layers = _read_table(run / "layers.csv", text=["layer", "group"], numbers=["macs", "weight_count"])
+        layers = read_table(run / "layers.csv", text=["layer", "group"], numbers=["macs", "weight_count"])
         wanted = [name for name in resolved.devices if devices is None or name in devices]
         columns = list(costs.values())
         results = {name: _read_device(run, name, resolved, quality, columns, len(layers)) for name in wanted}
@@ -312,27 +312,9 @@ class RunTables:
         return self.cost_like("latency") or next(iter(self.costs.values()))
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise RunFolderError(
-            f"expected the file {path}, got none; is {path.parent} a finished run? Run hwdse explore with --resume"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RunFolderError(f"expected {path} to be a readable text file, got {error}; restore the file") from error
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(_read_text(path))
-    except json.JSONDecodeError as error:
-        raise RunFolderError(f"expected JSON in {path}, got {error}; restore the file") from error
-
-
 def _read_resolved(path: Path) -> _Resolved:
     try:
-        return _Resolved.model_validate(_read_json(path))
+        return _Resolved.model_validate(read_json(path))
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(map(str, fault["loc"])) or "the file"
@@ -360,56 +342,6 @@ def _objectives(resolved: _Resolved, path: Path) -> tuple[Quality, dict[str, str
     return Quality(resolved.quality, qualities[0] in resolved.objectives.maximize), costs
 
 
-def _read_table(
-    path: Path,
-    *,
-    text: Sequence[str],
-    numbers: Sequence[str],
-    holes: Sequence[str] = (),
-    extra: Sequence[str] = (),
-    left_out: Sequence[str] | None = None,
-) -> pd.DataFrame:
-    """Return the named columns of a CSV table.
-
-    Numbers must be finite, except that cells of ``holes`` and of ``extra`` may be empty; a column of ``extra`` that is
-    absent is one of empty cells. Where ``left_out`` is given, all other columns but these are read as numbers too, and
-    the order is that of the file.
-    """
-    _read_text(path)
-    try:
-        # As text first: float() gives back the exact number that was written, and "NA" may be a name.
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
-        raise RunFolderError(f"expected a CSV table in {path}, got {error}; restore the file") from error
-    missing = [name for name in (*text, *numbers, *holes) if name not in table.columns]
-    if missing:
-        raise RunFolderError(f"expected the columns {', '.join(missing)} in {path}, got {', '.join(table.columns)}")
-    named = (*text, *numbers, *holes, *extra)
-    rest = [] if left_out is None else [name for name in table.columns if name not in (*named, *left_out)]
-    table = table.assign(**{name: "" for name in extra if name not in table.columns})
-    columns = {name: table[name] for name in text}
-    columns |= {
-        name: _floats(table[name], path, holes=name in (*holes, *extra)) for name in (*named[len(text) :], *rest)
-    }
-    return pd.DataFrame(columns if left_out is None else {n: columns[n] for n in table.columns if n in columns})
-
-
-def _floats(cells: pd.Series, path: Path, *, holes: bool) -> pd.Series:
-    values = []
-    for line, cell in enumerate(cells, start=2):
-        try:
-            value = float(cell) if cell else np.nan
-        except ValueError:
-            value = np.inf
-        if not (np.isfinite(value) or (holes and np.isnan(value))):
-            raise RunFolderError(
-                f"expected finite numbers in column {cells.name} of {path}, got {cell!r} in line {line}; "
-                "restore the file"
-            )
-        values.append(value)
-    return pd.Series(values, dtype=float)
-
-
 def _check_bits(table: pd.DataFrame, layers: int, path: Path) -> None:
     counts = np.array([len(bits.split()) for bits in table["bits"]], dtype=np.int64)
     wrong = np.flatnonzero(counts != layers)
@@ -424,8 +356,8 @@ def _check_bits(table: pd.DataFrame, layers: int, path: Path) -> None:
 def _read_pick(path: Path, measured: pd.DataFrame) -> str | None:
     if not path.exists():
         return None
-    pick = _read_json(path)
-    if not isinstance(pick, dict) or str(pick.get("config_id")) not in set(measured["config_id"]):
+    pick = read_json(path)
+    if str(pick.get("config_id")) not in set(measured["config_id"]):
         raise RunFolderError(f"expected the config_id of a measured configuration in {path}, got none; pick again")
     return str(pick["config_id"])
 
@@ -434,21 +366,21 @@ def _read_resources(path: Path) -> pd.DataFrame | None:
     """Return latencies by group, candidate and resource; ``None`` where the run did not record them."""
     if not path.exists():
         return None
-    return _read_table(path, text=["group", "candidate", "resource"], numbers=["latency_ms"])
+    return read_table(path, text=["group", "candidate", "resource"], numbers=["latency_ms"])
 
 
 def _read_costs(path: Path) -> pd.DataFrame | None:
     """Return what each candidate costs each group, by metric; ``None`` where the run did not record it."""
     if not path.exists():
         return None
-    return _read_table(path, text=["group", "candidate"], numbers=[], left_out=["latency_origin"])
+    return read_table(path, text=["group", "candidate"], numbers=[], left_out=["latency_origin"])
 
 
 def _read_roofline(path: Path) -> pd.DataFrame | None:
     """Return what bounds every layer at every candidate; ``None`` where the run did not record it."""
     if not path.exists():
         return None
-    table = _read_table(path, text=["layer", "candidate", "memory", "latency_origin"], numbers=ROOFLINE_NUMBERS)
+    table = read_table(path, text=["layer", "candidate", "memory", "latency_origin"], numbers=ROOFLINE_NUMBERS)
     for name in ROOFLINE_NUMBERS:
         if name != "memory_gb_per_s" and (table[name] <= 0).any():
             line = int((table[name] <= 0).to_numpy().argmax()) + 2
@@ -461,7 +393,7 @@ def _read_sensitivity(path: Path, loss: str) -> pd.DataFrame:
     text = ["scheme", "group", "candidate"]
     if not path.exists():
         return pd.DataFrame(columns=[*text, loss, "samples"])
-    return _read_table(path, text=text, numbers=[loss, "samples"])
+    return read_table(path, text=text, numbers=[loss, "samples"])
 
 
 def _read_verified(path: Path) -> dict[str, Any]:
@@ -495,10 +427,10 @@ def _read_device(
         predicted = pd.DataFrame({"bits": pd.Series(dtype=str)}
                                  | {name: pd.Series(dtype=float) for name in (*costs, *PREDICTED)})  # fmt: skip
         return DeviceTables(device, empty, empty, predicted, infeasible=infeasible, **about)
-    front = _read_table(folder / "front.csv", text=text, numbers=numbers, left_out=())
+    front = read_table(folder / "front.csv", text=text, numbers=numbers, left_out=())
     words = [*text, "uniform", "within_noise"]
-    measured = _read_table(folder / "measured.csv", text=words, numbers=numbers, extra=["loss_predicted"], left_out=())
-    predicted = _read_table(
+    measured = read_table(folder / "measured.csv", text=words, numbers=numbers, extra=["loss_predicted"], left_out=())
+    predicted = read_table(
         folder / "predicted.csv", text=["bits"], numbers=costs, holes=PREDICTED[:1], extra=PREDICTED[1:]
     )
     strangers = sorted(set(front["config_id"]) - set(measured["config_id"]))
