@@ -64,7 +64,8 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise RunFolderError(
-            f"expected a run folder with {path.name}, got none in {path.parent}; name another folder, or explore into it"
+            f"expected a run folder with {path.name}, got none in {path.parent}; name another folder, or explore to "
+            "make one"
         ) from error
     except (OSError, ValueError) as error:
         raise RunFolderError(f"expected JSON in {path}, got {error}; explore again into another folder") from error
