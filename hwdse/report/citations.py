@@ -11,15 +11,12 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from math import prod
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import pandas as pd
-
 from hwdse.errors import InputError
-from hwdse.files import read_csv, read_json
+from hwdse.files import read_json
 from hwdse.formats import Precision
 from hwdse.hardware import recorded_profile
 from hwdse.hardware.load import search_path
@@ -174,7 +171,7 @@ def features_of(tables: RunTables, resolved: Mapping[str, Any]) -> list[str]:
         "statistics of tensors": True,
         f"sensitivity by {identity.get('loss')}": "loss" in identity,
         "exact predicted fronts": True,
-        "predicted front by NSGA-II": any(_size(run / name) > ENUMERATED for name in tables.results),
+        "predicted front by NSGA-II": any(d.space_size > ENUMERATED for d in tables.results.values()),
         "choice of what to measure": bool(measured),
         "one configuration for all devices": (run / "fleet.csv").is_file(),
         "intervals of shares": tables.quality.name not in _MEANS,
@@ -235,13 +232,6 @@ def _brought(feature: str) -> Iterator[tuple[str, str]]:
         for pattern, text in load_plugin(GROUP, name).items():
             if fnmatchcase(feature, pattern):
                 yield from entries_of(text)
-
-
-def _size(folder: Path) -> int:
-    """Return how many configurations a device's design space has; 0 where the run did not record it."""
-    path = folder / "costs.csv"
-    costs = read_csv(path, text=("group", "candidate", "latency_origin")) if path.is_file() else pd.DataFrame()
-    return prod(map(int, costs.groupby("group").size())) if len(costs) else 0
 
 
 def _as_misc(key: str, citation: str) -> str:

@@ -15,7 +15,6 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from rich.table import Table
 
-from hwdse.files import read_csv
 from hwdse.report.drawing import DOUBLE_INCHES, Drawing, look_of, new_figure, sentence_figure
 from hwdse.report.tables import RunTables
 from hwdse.report.terminal import heading, new_table
@@ -158,10 +157,10 @@ class Fleet:
 
     def _nothing_in_common(self) -> str:
         """Return the first group for which the devices have no candidate in common; empty if there is none."""
-        paths = [self.tables.run / name / "costs.csv" for name in self.devices]
-        if not all(path.is_file() for path in paths):
+        found = [self.tables.results[name].costs for name in self.devices]
+        costs = [table for table in found if table is not None]
+        if len(costs) < len(found):
             return ""
-        costs = [read_csv(path, text=("group", "candidate", "latency_origin")) for path in paths]
         pairs = [set(zip(table["group"], table["candidate"], strict=True)) for table in costs]
         left = {group for group, _ in set.intersection(*pairs)}
         return next((str(group) for group in costs[0]["group"] if group not in left), "")

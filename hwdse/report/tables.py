@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -178,6 +179,11 @@ class DeviceTables:
     roofline: pd.DataFrame | None = None
     scheme: str = ""
     verified: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def space_size(self) -> int:
+        """Configurations in its design space; 0 where the run did not record it."""
+        return 0 if self.costs is None else prod(map(int, self.costs.groupby("group").size()))
 
     @property
     def caveat(self) -> str:

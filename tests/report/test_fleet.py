@@ -127,6 +127,7 @@ def test_devices_that_share_nothing_are_named(write_run):
         rows = [("conv1", candidate, 1.0, "closed form"), ("linear", "W4A4", 1.0, "closed form")]
         table = pd.DataFrame(rows, columns=["group", "candidate", LATENCY, "latency_origin"])
         table.to_csv(run / name / "costs.csv", index=False)
+    fleet = Fleet(RunTables.load(run, devices=["nvidia_t4", "mpic", "gap9_ne16"]))
     assert fleet.reason == "No precision of conv1 runs on all of nvidia_t4, mpic, gap9_ne16; compare fewer devices."
 
 
