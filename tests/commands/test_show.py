@@ -25,7 +25,7 @@ def test_a_run_is_cited(cli, run) -> None:
 
 def test_a_profile_that_is_gone_is_noted(cli, run) -> None:
     text = (run / "resolved.json").read_text()
-    (run / "resolved.json").write_text(text.replace('"mpic"', '"gone"'))
+    (run / "resolved.json").write_text(text.replace('"mpic"', '"gone"').replace("mpic.toml", "gone.toml"))
     (run / "mpic").rename(run / "gone")
     answer = cli("cite", run)
     assert answer.code == 0
@@ -68,5 +68,7 @@ def test_no_run_is_one_sentence(arguments, cli, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     answer = cli(arguments[0], tmp_path / "none", *arguments[1:])
     assert answer.code == 2
-    assert answer.error.startswith(f"error: expected the file {tmp_path / 'none' / 'resolved.json'}, got none; is ")
+    assert answer.error.startswith(
+        f"error: expected a run folder with resolved.json, got none in {tmp_path / 'none'}; "
+    )
     assert list(tmp_path.iterdir()) == []
