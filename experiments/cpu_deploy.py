@@ -64,7 +64,7 @@ def verified(run: Path) -> pd.DataFrame:
     rows = []
     for _, row in chosen(run).iterrows():
         with watched() as progress:
-            picked = Chosen(run, DEVICE, row["config_id"], row["bits"])
+            picked = Chosen(run, DEVICE, row.to_dict())
             deployment, inputs, _ = deploy(picked, EXPERIMENT, progress, use_tuned=False)
             found = verify(deployment, inputs.evaluation, progress)
         kept = {"config_id": row["config_id"], "uniform": row["uniform"], "is_on_front": row["is_on_front"]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from hwdse.commands.answer import limits_of, stop
 from hwdse.commands.inputs import load
@@ -39,14 +40,23 @@ class Chosen:
     ----------
     run, device
         Run folder and name of the device.
-    config_id, bits
-        The configuration.
+    measured
+        Its row of the table of measured configurations.
     """
 
     run: Path
     device: str
-    config_id: str
-    bits: str
+    measured: Mapping[Any, Any]
+
+    @property
+    def config_id(self) -> str:
+        """Of the configuration."""
+        return str(self.measured["config_id"])
+
+    @property
+    def bits(self) -> str:
+        """Precision of every layer in order, separated by spaces."""
+        return str(self.measured["bits"])
 
     @property
     def tuned(self) -> Path:
@@ -102,8 +112,7 @@ def choose(run: Path, device: str, *, config_id: str | None, maximum: Sequence[s
         row = front.pick_row(maximum=limits)
         if isinstance(row, Infeasible):
             stop(device, str(row), asdict(row), as_json=as_json)
-        found = front.table.iloc[row]
-        return Chosen(run, device, str(found["config_id"]), str(found["bits"]))
+        return Chosen(run, device, front.table.iloc[row].to_dict())
     wanted = config_id or tables.results[device].pick
     if wanted is None:
         raise InputError(
@@ -117,7 +126,7 @@ def choose(run: Path, device: str, *, config_id: str | None, maximum: Sequence[s
             f"expected the config_id of a configuration in {run / device / 'measured.csv'} ({known} ...), got "
             f"{wanted!r}; correct --config"
         )
-    return Chosen(run, device, wanted, str(rows["bits"].iloc[0]))
+    return Chosen(run, device, rows.iloc[0].to_dict())
 
 
 def deploy(
@@ -182,7 +191,7 @@ def restore(chosen: Chosen, experiment_path: Path | None, progress: Progress) ->
             f"expected the run's experiment file, beside which its factories stand, got no file {path}; name it by "
             "--experiment"
         )
-    profile = recorded_profile(run, chosen.device)
+    profile = recorded_profile(resolved, chosen.device)
     if profile is None:
         raise RunFolderError(
             f"expected the profile that {chosen.device} was explored with, got no file "

@@ -15,7 +15,6 @@ from hwdse.commands.screen import CONSOLE, fail, print_json, watched
 from hwdse.deploy.verify import Verification
 from hwdse.deploy.verify import verify as verify_deployment
 from hwdse.files import write_json
-from hwdse.report.tables import RunTables
 
 __all__ = ["VERIFICATION_FAILED", "verify"]
 
@@ -56,8 +55,7 @@ def verify(
 
 def _recorded(chosen: Chosen, found: Verification) -> float | None:
     """Return the quality that the run measured, if it was on the same samples."""
-    measured = RunTables.load(chosen.run, devices=[chosen.device]).results[chosen.device].measured
-    row = measured[measured["config_id"] == chosen.config_id].iloc[0]
+    row = chosen.measured
     return float(row[f"{found.metric}_measured"]) if int(row["samples"]) == found.measured.samples else None
 
 

@@ -130,8 +130,8 @@ def lone_layer_ms(layer: Layer, precision: Precision, profile: HardwareProfile) 
     return sum(spent_ms(layer, precision, profile).values())
 
 
-def spent_ms(layer: Layer, precision: Precision, profile: HardwareProfile) -> dict[str, float]:
-    """Return the latency of a layer alone by what bounds it: a table entry, or MACs or the slowest level; overhead.
+def supported_rate(layer: Layer, precision: Precision, profile: HardwareProfile) -> Rate:
+    """Return the rate of a layer at a precision.
 
     Raises
     ------
@@ -141,6 +141,18 @@ def spent_ms(layer: Layer, precision: Precision, profile: HardwareProfile) -> di
     rate = profile.rate(layer, precision)
     if rate is None:
         raise InputError(f"expected a precision that {profile.name} supports for {layer.name}, got {precision}")
+    return rate
+
+
+def spent_ms(layer: Layer, precision: Precision, profile: HardwareProfile) -> dict[str, float]:
+    """Return the latency of a layer alone by what bounds it: a table entry, or MACs or the slowest level; overhead.
+
+    Raises
+    ------
+    InputError
+        If the device does not run the layer at this precision.
+    """
+    rate = supported_rate(layer, precision, profile)
     entry = table_entry(layer, precision, profile)
     if entry is not None:
         return {TABLE: entry.latency_ms, OVERHEAD: overhead_ms(profile) if entry.scope == "kernel" else 0.0}

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hwdse.cost.latency import Origin, compute_ms, layer_latency_ms, overhead_ms, table_entry, traffic_ms
+from hwdse.cost.latency import (
+    Origin,
+    compute_ms,
+    layer_latency_ms,
+    overhead_ms,
+    supported_rate,
+    table_entry,
+    traffic_ms,
+)
 from hwdse.cost.traffic import activation_bytes, level_bytes, weight_bytes
-from hwdse.errors import InputError
 from hwdse.formats import Precision
 from hwdse.graph import Layer
 from hwdse.hardware import HardwareProfile, Rate
@@ -63,9 +70,7 @@ def layer_bound(layer: Layer, precision: Precision, profile: HardwareProfile) ->
     InputError
         If the device does not run the layer at this precision.
     """
-    rate = profile.rate(layer, precision)
-    if rate is None:
-        raise InputError(f"expected a precision that {profile.name} supports for {layer.name}, got {precision}")
+    rate = supported_rate(layer, precision, profile)
     factor = profile.layer_factor(layer, precision)
     entry = table_entry(layer, precision, profile)
     levels = {memory.name: memory for memory in profile.memories}

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from hwdse.files import read_json
 from hwdse.hardware.load import load_profile, profile_paths
 from hwdse.hardware.profile import HardwareProfile
 
 __all__ = ["recorded_profile"]
 
 
-def recorded_profile(run: Path, device: str) -> HardwareProfile | None:
-    """Return the profile of ``device`` that the run in ``run`` was explored with; ``None`` where it is not found.
+def recorded_profile(resolved: Mapping[str, Any], device: str) -> HardwareProfile | None:
+    """Return the profile of ``device`` that a run was explored with, by its record; ``None`` where it is not found.
 
     Where its file is gone, or the run does not name one, it is looked for by name.
 
@@ -21,7 +22,7 @@ def recorded_profile(run: Path, device: str) -> HardwareProfile | None:
     ProfileError
         If the profile has faults.
     """
-    files = read_json(run / "resolved.json").get("profiles")
+    files = resolved.get("profiles")
     recorded = files.get(device) if isinstance(files, dict) else None
     path = Path(recorded) if isinstance(recorded, str) else None
     if path is None or not path.is_file():

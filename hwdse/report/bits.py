@@ -15,6 +15,7 @@ from hwdse.formats import Precision
 from hwdse.pareto import select_spread
 from hwdse.report.drawing import (
     DOUBLE_INCHES,
+    INK,
     Drawing,
     Look,
     head,
@@ -30,7 +31,6 @@ from hwdse.report.words import drop_text, elide, number, precision_counts, quali
 
 __all__ = ["chosen_row", "draw_bits"]
 
-INK = "#222222"
 LONGEST_NAME = 26
 PITCH_INCHES = 0.095
 LINEAR_BITS = 16
@@ -123,7 +123,7 @@ def draw_bits(tables: RunTables, name: str, *, width: float = DOUBLE_INCHES) -> 
         else "",
         "Below: each layer's share of all MACs and of all weights "
         f"(n = {len(points)} layers in execution order). Quality measured on n = {int(row['samples'])} samples.",
-        f"{name}: {device.note}." if device.note else "",
+        device.note_sentence,
         *(f"{sentence}." for sentence in device.worth),
     ]
     return Drawing(file_name, figure, table, " ".join(filter(None, sentences)))

@@ -141,7 +141,7 @@ def cite(run: Path) -> Citations:
         for entry, bibtex in _brought(feature):
             known.setdefault(entry, bibtex)
             uses.setdefault(entry, set()).add(feature)
-    profiles = {name: recorded_profile(run, name) for name in tables.devices}
+    profiles = {name: recorded_profile(resolved, name) for name in tables.devices}
     for name, profile in profiles.items():
         for source, citation in profile.spec.sources.items() if profile is not None else ():
             key = source if source in known else f"{name}_{source}"

@@ -8,13 +8,13 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from hwdse.report.analysis import RANKS, AnalysisTables
-from hwdse.report.drawing import DOUBLE_INCHES, Drawing, new_figure, sentence_figure
+from hwdse.report.drawing import DOUBLE_INCHES, INK, Drawing, new_figure, sentence_figure
 
 __all__ = ["draw_correlation"]
 
 POOLS = {"all": "Over all groups and candidates", "within": "Within one candidate, mean over candidates"}
 LOOKS = {"kendall": ("Kendall's tau", "#0072B2", "o", -0.15), "spearman": ("Spearman's rho", "#D55E00", "D", 0.15)}
-INK, PALE = "#222222", "#6E6E6E"
+PALE = "#6E6E6E"
 ROW_INCHES = 0.2
 
 

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from hwdse.formats import Precision
 from hwdse.report.drawing import (
     DOUBLE_INCHES,
+    INK,
     Drawing,
     columns_for,
     head,
@@ -30,7 +31,6 @@ from hwdse.report.words import axis_label, quality_text, split_column
 
 __all__ = ["draw_devices", "relative_cost"]
 
-INK = "#222222"
 PANELS_PER_ROW = 4
 LEGEND_COLUMNS = 5
 LEGEND_ROW_INCHES = 0.14
@@ -233,6 +233,6 @@ def _caption(tables: RunTables, present: list[DeviceTables], window: Window) -> 
         _interval_note(tables, present),
         _hidden_note(tables, present, window),
         *(device.emptiness for device in tables.results.values()),
-        *(f"{device.device}: {device.note}." for device in tables.results.values() if device.note),
+        *filter(None, (device.note_sentence for device in tables.results.values())),
     ]
     return " ".join(filter(None, sentences))

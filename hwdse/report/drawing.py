@@ -25,6 +25,8 @@ from hwdse.files import write_bytes
 
 __all__ = [
     "DOUBLE_INCHES",
+    "INK",
+    "MEASURED",
     "SINGLE_INCHES",
     "Drawing",
     "LineStyle",
@@ -51,6 +53,9 @@ LineStyle = Literal["-", "--", "-.", ":"] | tuple[float, tuple[float, ...]]
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "*", "<")
 LINES: tuple[LineStyle, ...] = ("-", "--", "-.", ":", (0.0, (5.0, 1.0, 1.0, 1.0, 1.0, 1.0)))
+INK, MEASURED = "#222222", "#8C8C8C"
+"""Words and marks that belong to no device; configurations beside the front."""
+
 LOG_RATIO = 10.0
 TITLE_CHARACTERS_PER_INCH = 14.0
 HANDLE_INCHES, LETTER_INCHES = 0.55, 0.057

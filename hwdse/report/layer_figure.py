@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from hwdse.errors import InputError
 from hwdse.formats import parse
 from hwdse.report.analysis import SECOND, AnalysisTables, TensorTables
-from hwdse.report.drawing import DOUBLE_INCHES, Drawing, new_figure
+from hwdse.report.drawing import DOUBLE_INCHES, INK, Drawing, new_figure
 from hwdse.report.words import number
 
 __all__ = ["clip_points", "draw_layer", "grid_values", "sqnr_text", "view_of"]
 
-INK, PALE, RULE = "#222222", "#6E6E6E", "#DADADA"
+PALE, RULE = "#6E6E6E", "#DADADA"
 WEIGHT, ACTIVATION = "#0072B2", "#B8500A"
 SMALL = 6.0
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")

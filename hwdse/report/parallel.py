@@ -14,14 +14,13 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from hwdse.report.bits import chosen_row
-from hwdse.report.drawing import DOUBLE_INCHES, Drawing, head, new_figure, sentence_figure, spans_decade
+from hwdse.report.drawing import DOUBLE_INCHES, INK, Drawing, head, new_figure, sentence_figure, spans_decade
 from hwdse.report.pareto import window_of
 from hwdse.report.tables import DeviceTables, RunTables
 from hwdse.report.words import axis_label, number, quality_text
 
 __all__ = ["draw_parallel", "heights"]
 
-INK = "#222222"
 LABEL_INCHES = 1.0
 """Width below which the words of an axis stand below each other."""
 
@@ -60,8 +59,7 @@ def draw_parallel(tables: RunTables, name: str, *, width: float = DOUBLE_INCHES)
         Of the figure in inches.
     """
     device = tables.results[name]
-    caveat = f" ({device.caveat})" if device.note else ""
-    file_name, title = f"parallel-{name}", f"{tables.name} on {name}{caveat}: front in parallel coordinates"
+    file_name, title = f"parallel-{name}", f"{tables.title_of(name)}: front in parallel coordinates"
     front = device.front
     if device.emptiness:
         columns = ["config_id", "emphasised", *tables.objectives]
@@ -173,6 +171,6 @@ def _caption(tables: RunTables, device: DeviceTables, hidden: int, why: str) -> 
         f"Bold: {why}." if why else "",
         f"Quality measured on n = {int(device.front['samples'].max())} samples; its intervals are in the Pareto "
         "figure. Axes that say predicted show the cost model.",
-        device.note and f"{device.device}: {device.note}.",
+        device.note_sentence,
     ]
     return " ".join(filter(None, sentences))

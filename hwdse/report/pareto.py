@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from hwdse.report.drawing import (
     DOUBLE_INCHES,
+    INK,
+    MEASURED,
     SINGLE_INCHES,
     Drawing,
     Look,
@@ -34,7 +36,7 @@ from hwdse.report.words import axis_label, quality_text
 
 __all__ = ["Window", "draw_pareto", "draw_reference", "hidden_note", "shows_reference", "staircase", "window_of"]
 
-CLOUD, MEASURED, INK = "#DDDDDD", "#8C8C8C", "#222222"
+CLOUD = "#DDDDDD"
 USEFUL_SHARE = 0.06
 RASTER_FROM = 2000
 EDGE = 0.03
@@ -117,7 +119,7 @@ def draw_pareto(tables: RunTables, name: str, *, width: float = DOUBLE_INCHES) -
         Of the figure in inches at most: panels stand one above the other where it is a single column's.
     """
     device = tables.results[name]
-    file_name, title = f"pareto-{name}", _title(tables, device)
+    file_name, title = f"pareto-{name}", tables.title_of(name)
     if device.emptiness:
         figure = sentence_figure(device.emptiness, title)
         return Drawing(file_name, figure, _points(tables, device), device.emptiness)
@@ -143,11 +145,6 @@ def draw_pareto(tables: RunTables, name: str, *, width: float = DOUBLE_INCHES) -
     for axes, cost in zip(grid.flat, costs, strict=False):
         _label_panel(axes, tables, device, cost, window)
     return Drawing(file_name, figure, _points(tables, device), _caption(tables, device, window, note))
-
-
-def _title(tables: RunTables, device: DeviceTables) -> str:
-    caveat = f" ({device.caveat})" if device.note else ""
-    return f"{tables.name} on {device.device}{caveat}"
 
 
 def _draw_panel(axes: Axes, tables: RunTables, device: DeviceTables, cost: str, window: Window) -> None:
@@ -333,12 +330,12 @@ def _points(tables: RunTables, device: DeviceTables) -> pd.DataFrame:
 
 def _caption(tables: RunTables, device: DeviceTables, window: Window, note: str) -> str:
     quality = tables.quality
-    samples = " to ".join(f"{n:.0f}" for n in sorted({*device.measured["samples"].agg(["min", "max"])}))
     predicted = int(device.predicted["quality_predicted"].notna().sum())
     sentences = [
         f"Costs against {axis_label(quality.column)} of {tables.name} on {device.device}, seed {tables.seed}.",
         f"Front: {len(device.front)} non-dominated of {len(device.measured)} measured configurations "
-        f"(n = {samples} samples each); the line joins those that are non-dominated in the panel's two axes as well.",
+        f"(n = {device.samples} samples each); the line joins those that are non-dominated in the panel's two axes "
+        "as well.",
         "Hollow points cost no less and score lower than some point of the front, but no such point is significantly "
         "better (paired, 95 %).",
         "Thin bars: 95 % interval of the value; thick bars: full precision less the 95 % interval of the drop, "
@@ -349,6 +346,6 @@ def _caption(tables: RunTables, device: DeviceTables, window: Window, note: str)
         "Axes that say predicted show the cost model, not a timing.",
         "" if tables.reference is None or shows_reference(tables, window) else OFF_AXIS,
         note,
-        device.note and f"{device.device}: {device.note}.",
+        device.note_sentence,
     ]
     return " ".join(filter(None, sentences))

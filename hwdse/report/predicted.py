@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hwdse.report.drawing import (
     DOUBLE_INCHES,
+    INK,
     SINGLE_INCHES,
     Drawing,
     Look,
@@ -24,11 +25,11 @@ from hwdse.report.drawing import (
     set_log,
 )
 from hwdse.report.tables import PREDICTED, DeviceTables, RunTables
-from hwdse.report.words import axis_label, number, split_column
+from hwdse.report.words import axis_label, lower_first, number, split_column
 
 __all__ = ["draw_predicted", "rank_correlation"]
 
-INK, PALE = "#222222", "#B8B8B8"
+PALE = "#B8B8B8"
 FEWEST = 3
 """Configurations from which on a rank correlation says anything."""
 
@@ -65,8 +66,7 @@ def draw_predicted(tables: RunTables, name: str, *, width: float = DOUBLE_INCHES
         Of the figure in inches: panels stand one above the other where it is a single column's.
     """
     device = tables.results[name]
-    caveat = f" ({device.caveat})" if device.note else ""
-    file_name, title = f"predicted-{name}", f"{tables.name} on {name}{caveat}: predicted against measured"
+    file_name, title = f"predicted-{name}", f"{tables.title_of(name)}: predicted against measured"
     table = _points(tables, device)
     look = look_of(name, tables.devices)
     panels: list[Panel] = []
@@ -93,7 +93,7 @@ def draw_predicted(tables: RunTables, name: str, *, width: float = DOUBLE_INCHES
             f"Predicted against measured of {tables.name} on {name}, seed {tables.seed}; bars are 95 % intervals, rho "
             "is Spearman's rank correlation.",
             *told,
-            *([f"{name}: {device.note}."] if device.note else []),
+            *filter(None, [device.note_sentence]),
         ]
     )
     return Drawing(file_name, figure, table, caption)
@@ -121,7 +121,6 @@ def _harm(tables: RunTables, table: pd.DataFrame, look: Look) -> tuple[Panel, st
     drop, low, high = (scale * rows[f"{quality.drop}{end}"].to_numpy(float) for end in ("", "_low", "_high"))
     rho, sentence = _rho(loss, drop)
     harm, (words, unit, _) = split_column(tables.loss)[0], split_column(quality.column)
-    words = words[:1].lower() + words[1:] if words[1:2].islower() else words
     points = {"%": "points"}.get(unit, unit)
 
     def draw(axes: Axes) -> None:
@@ -132,7 +131,7 @@ def _harm(tables: RunTables, table: pd.DataFrame, look: Look) -> tuple[Panel, st
         if axes.get_xscale() == "log":
             powers_alone(axes, "x")
         axes.set_xlabel(f"Sum of sensitivities ({harm}, predicted)")
-        axes.set_ylabel(f"Drop of {words} ({points + ', ' if points else ''}measured)")
+        axes.set_ylabel(f"Drop of {lower_first(words)} ({points + ', ' if points else ''}measured)")
         axes.set_title(f"before measuring (n = {len(rows)}, {rho})")
 
     return draw, (

@@ -16,6 +16,7 @@ from hwdse.errors import RunFolderError
 from hwdse.report.bits import chosen_row
 from hwdse.report.drawing import (
     DOUBLE_INCHES,
+    INK,
     SINGLE_INCHES,
     Drawing,
     LineStyle,
@@ -37,7 +38,6 @@ COLUMNS = (
     "compute_gmac_per_s", "memory_gb_per_s", "roof_gmac_per_s", "bound_gmac_per_s_predicted",
     "attained_gmac_per_s_predicted", "bounded_by", "latency_origin",
 )  # fmt: skip
-INK, PALE = "#222222", "#6E6E6E"
 OVERHEAD, COMPUTE = "overhead", "compute"
 BOUND_MARKERS = {COMPUTE: "o", "memory": "s", OVERHEAD: "^"}
 SLOPES: tuple[LineStyle, ...] = ("-", "--", ":", "-.")
@@ -84,8 +84,7 @@ def draw_roofline(tables: RunTables, name: str, *, width: float = DOUBLE_INCHES)
         If the run's table of bounds lacks a choice of the configuration.
     """
     device = tables.results[name]
-    caveat = f" ({device.caveat})" if device.note else ""
-    file_name, title = f"roofline-{name}", f"{tables.name} on {name}{caveat}: roofline"
+    file_name, title = f"roofline-{name}", f"{tables.title_of(name)}: roofline"
     sentence = device.emptiness if device.pick is None else ""
     if not sentence and device.roofline is None:
         sentence = (
@@ -282,6 +281,6 @@ def _caption(tables: RunTables, device: DeviceTables, row: pd.Series, why: str, 
         f"Hollow: {measured} layers whose latency is a measured table's, which may lie above the roof."
         if measured
         else "",
-        device.note and f"{device.device}: {device.note}.",
+        device.note_sentence,
     ]
     return " ".join(filter(None, sentences))

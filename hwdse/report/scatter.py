@@ -11,6 +11,8 @@ from matplotlib.ticker import MaxNLocator
 
 from hwdse.report.drawing import (
     DOUBLE_INCHES,
+    INK,
+    MEASURED,
     Drawing,
     head,
     look_of,
@@ -26,7 +28,6 @@ from hwdse.report.words import axis_label
 
 __all__ = ["draw_scatter"]
 
-INK, MEASURED = "#222222", "#8C8C8C"
 PANEL_INCHES = 1.55
 MARGIN = 0.07
 
@@ -34,8 +35,7 @@ MARGIN = 0.07
 def draw_scatter(tables: RunTables, name: str) -> Drawing:
     """Return the scatter matrix of the device ``name``: a panel for every pair of its objectives."""
     device = tables.results[name]
-    caveat = f" ({device.caveat})" if device.note else ""
-    file_name, title = f"scatter-{name}", f"{tables.name} on {name}{caveat}: every pair of objectives"
+    file_name, title = f"scatter-{name}", f"{tables.title_of(name)}: every pair of objectives"
     table = _points(tables, device)
     if device.emptiness:
         return Drawing(file_name, sentence_figure(device.emptiness, title), table, device.emptiness)
@@ -128,14 +128,13 @@ def _points(tables: RunTables, device: DeviceTables) -> pd.DataFrame:
 
 
 def _caption(tables: RunTables, device: DeviceTables, window: Window) -> str:
-    samples = " to ".join(f"{n:.0f}" for n in sorted({*device.measured["samples"].agg(["min", "max"])}))
     sentences = [
         f"Every pair of the {len(tables.objectives)} objectives of {tables.name} on {device.device}, "
         f"seed {tables.seed}.",
         f"Front: {len(device.front)} of {len(device.measured)} measured configurations, non-dominated over all "
-        f"objectives together (n = {samples} samples each); crosses: the others.",
+        f"objectives together (n = {device.samples} samples each); crosses: the others.",
         hidden_note(tables, device, window),
         "Axes that say predicted show the cost model, not a timing; intervals are in the Pareto figure.",
-        device.note and f"{device.device}: {device.note}.",
+        device.note_sentence,
     ]
     return " ".join(filter(None, sentences))

@@ -181,6 +181,16 @@ class DeviceTables:
     verified: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def note_sentence(self) -> str:
+        """The note with the device's name, as a sentence for a caption; empty without one."""
+        return f"{self.device}: {self.note}." if self.note else ""
+
+    @property
+    def samples(self) -> str:
+        """On how many samples configurations were measured, in words: one number, or the fewest and the most."""
+        return " to ".join(f"{n:.0f}" for n in sorted({*self.measured["samples"].agg(["min", "max"])}))
+
+    @property
     def space_size(self) -> int:
         """Configurations in its design space; 0 where the run did not record it."""
         return 0 if self.costs is None else prod(map(int, self.costs.groupby("group").size()))
@@ -296,6 +306,11 @@ class RunTables:
             loss=resolved.identity.loss,
             recipe=resolved.identity.recipe,
         )
+
+    def title_of(self, device: str) -> str:
+        """Return what a figure of ``device`` is titled: the run, the device and its caveat."""
+        result = self.results[device]
+        return f"{self.name} on {device}" + (f" ({result.caveat})" if result.note else "")
 
     @property
     def objectives(self) -> list[str]:

@@ -13,11 +13,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 from numpy.typing import NDArray
 
-from hwdse.report.drawing import COLOURS, DOUBLE_INCHES, MARKERS, Drawing, new_figure, set_log
+from hwdse.report.drawing import COLOURS, DOUBLE_INCHES, INK, MARKERS, Drawing, new_figure, set_log
 
 __all__ = ["Panel", "draw_validation"]
 
-INK, PALE = "#222222", "#B8B8B8"
+PALE = "#B8B8B8"
 PANELS_PER_ROW = 5
 PANEL_INCHES = 1.3
 WIDE = 50.0

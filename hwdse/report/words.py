@@ -7,7 +7,17 @@ from math import floor, log10
 
 from hwdse.front import SHARES
 
-__all__ = ["PERCENT", "axis_label", "drop_text", "elide", "number", "precision_counts", "quality_text", "split_column"]
+__all__ = [
+    "PERCENT",
+    "axis_label",
+    "drop_text",
+    "elide",
+    "lower_first",
+    "number",
+    "precision_counts",
+    "quality_text",
+    "split_column",
+]
 
 PERCENT = SHARES
 """Qualities that are shares in the tables and percent for the reader."""
@@ -86,6 +96,15 @@ def quality_text(name: str, value: float, *, decimals: int = 2) -> str:
     ('91.74 %', '10 %', '0.0123')
     """
     return f"{100 * value:.{decimals}f} %" if name in PERCENT else number(value, digits=decimals + 1)
+
+
+def lower_first(words: str) -> str:
+    """Return words as within a sentence; abbreviations stay.
+
+    >>> lower_first("Top-1 accuracy"), lower_first("KL divergence")
+    ('top-1 accuracy', 'KL divergence')
+    """
+    return words if words[:2].isupper() else words[:1].lower() + words[1:]
 
 
 def drop_text(name: str, value: float) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 from hwdse.report.drawing import look_of
 from hwdse.report.page.state import RunState
 from hwdse.report.tables import DeviceTables, RunTables
-from hwdse.report.words import drop_text, number, precision_counts, quality_text, split_column
+from hwdse.report.words import drop_text, lower_first, number, precision_counts, quality_text, split_column
 
 __all__ = ["banners", "chips", "dot", "lede", "picks", "provenance"]
 
@@ -40,7 +40,8 @@ def lede(tables: RunTables) -> str:
     sentences = [
         f"Which number format should each of the {layers} layers use"
         + ("?" if count == 1 else f", on each of {count} chips?"),
-        f"{len(configurations):,} configurations were tried out; their {_lower(words)} was measured on {samples:,} "
+        f"{len(configurations):,} configurations were tried out; their {lower_first(words)} was measured on "
+        f"{samples:,} "
         + (f"samples, their {_listed(modelled)} {verb} predicted by a model of the chip." if modelled else "samples."),
     ]
     if tables.reference is not None:
@@ -50,15 +51,6 @@ def lede(tables: RunTables) -> str:
             interval = f" ({quality_text(name, full.low)} to {quality_text(name, full.high)})"
         sentences.append(f"In full precision the network reaches {quality_text(name, tables.reference)}{interval}.")
     return escape(" ".join(sentences))
-
-
-def _lower(words: str) -> str:
-    """Return words as within a sentence; abbreviations stay.
-
-    >>> _lower("Top-1 accuracy"), _lower("KL divergence")
-    ('top-1 accuracy', 'KL divergence')
-    """
-    return words if words[:2].isupper() else words[:1].lower() + words[1:]
 
 
 def _listed(words: Sequence[str]) -> str:
