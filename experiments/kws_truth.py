@@ -43,9 +43,10 @@ from hwdse.pareto import hypervolume, non_dominated
 from hwdse.progress import SILENT, Progress
 from hwdse.quantize.network import QuantizedNetwork, Setting
 from hwdse.quantize.observe import observe
-from hwdse.quantize.program import Environment, Program, channels_last
+from hwdse.quantize.program import Program
 from hwdse.quantize.quantizer import Quantizer
 from hwdse.quantize.recipe import Recipe
+from hwdse.quantize.runnable import Environment, channels_last
 from hwdse.search import exact, hull
 from hwdse.space import DesignSpace
 from hwdse.study.device import LOSS

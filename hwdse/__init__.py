@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hwdse.infeasible import Infeasible
     from hwdse.quantize.recipe import Recipe, recipe_named
     from hwdse.study import Budget, Study, explore
+    from hwdse.workers import Workers
 
 _HOMES = {
     "BitConfig": "hwdse.graph",
@@ -32,6 +33,7 @@ _HOMES = {
     "Precision": "hwdse.formats",
     "Recipe": "hwdse.quantize.recipe",
     "Study": "hwdse.study",
+    "Workers": "hwdse.workers",
     "capture": "hwdse.capture",
     "evaluation_of": "hwdse.evaluate",
     "explore": "hwdse.study",
@@ -54,6 +56,7 @@ __all__ = [
     "Precision",
     "Recipe",
     "Study",
+    "Workers",
     "capture",
     "evaluation_of",
     "explore",

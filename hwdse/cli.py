@@ -45,7 +45,10 @@ NoTunedOption = Annotated[
     bool, typer.Option("--no-tuned", help="Leave out what `hwdse finetune` found for the configuration.")
 ]
 DeviceOption = Annotated[
-    str, typer.Option("--device", help="Device whose configuration it is.", autocompletion=complete_device)
+    str | None,
+    typer.Option(
+        "--device", help="Device whose configuration it is; the only one if absent.", autocompletion=complete_device
+    ),
 ]
 DevicesOption = Annotated[
     list[str] | None, typer.Option("--device", help="Device; may be repeated.", autocompletion=complete_device)
@@ -157,11 +160,23 @@ def explore(
     budget_evaluations: Annotated[int | None, typer.Option(help="Measured configurations at most.")] = None,
     budget_seconds: Annotated[float | None, typer.Option(help="Seconds at most.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that is there.")] = False,
+    executor: Annotated[str, typer.Option(help="Where to evaluate: here, processes or ray.")] = "here",
+    workers: Annotated[int | None, typer.Option(help="Evaluations at once; as many as processors if absent.")] = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster; one on this machine if absent.")] = None,
+    memory_limit: Annotated[int | None, typer.Option(help="MiB that each worker may take for itself.")] = None,
+    pool: Annotated[
+        str | None,
+        typer.Option(envvar="HWDSE_POOL", help="Share evaluations: postgresql://user:password@host/database."),
+    ] = None,
+    pool_read_only: Annotated[
+        bool, typer.Option("--pool-read-only", help="Take evaluations from the pool, and give it none.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Explore an experiment: measured Pareto fronts for every device, from one pool of evaluations."""
     with interruptible("interrupted; what was measured is kept, go on with --resume"):
         from hwdse.commands.explore import Options, explore_experiment
+        from hwdse.workers import Workers
 
         options = Options(
             out=out,
@@ -171,6 +186,9 @@ def explore(
             evaluations=budget_evaluations,
             seconds=budget_seconds,
             resume=resume,
+            workers=Workers(executor, workers, address, memory_limit),
+            pool=pool,
+            pool_read_only=pool_read_only,
         )
         explore_experiment(experiment, options, as_json=json)
 
@@ -234,6 +252,7 @@ def compare(
     minimum: Annotated[list[str] | None, typer.Option("--min", help="Lower limit, such as accuracy=0.9.")] = None,
     price: Annotated[list[str] | None, typer.Option("--price", help="Price of a device in USD: mpic=4.50.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for figures; RUN/figures if absent.")] = None,
+    show_all: Annotated[bool, typer.Option("--all", help="Print every table, not the choice alone.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Compare the devices of a run: cheapest within limits, what binds, how sure, one configuration for all."""
@@ -246,6 +265,7 @@ def compare(
         minimum=minimum or [],
         price=price or [],
         out=out,
+        show_all=show_all,
         as_json=json,
     )
 
@@ -253,7 +273,7 @@ def compare(
 @app.command(rich_help_panel=CHOOSE, short_help="One configuration for a device, within limits.")
 def pick(
     run: RunArgument,
-    device: DeviceOption,
+    device: DeviceOption = None,
     maximum: Annotated[list[str] | None, typer.Option("--max", help="Upper limit, such as latency_ms=33.")] = None,
     minimum: Annotated[list[str] | None, typer.Option("--min", help="Lower limit, such as accuracy=0.9.")] = None,
     minimize: Annotated[str | None, typer.Option(help="Metric to minimise within the limits.")] = None,
@@ -268,7 +288,7 @@ def pick(
 @app.command(rich_help_panel=CHOOSE, short_help="Find the weights of a picked configuration once more.")
 def refine(
     run: RunArgument,
-    device: DeviceOption,
+    device: DeviceOption = None,
     config: Annotated[
         str | None,
         typer.Option("--config", "--pick", help="config_id of a measured configuration; the pick if absent."),
@@ -276,7 +296,7 @@ def refine(
     experiment: BesideOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Find the weights of a configuration, the picked one by default, once more, each after those before it."""
+    """Find the weights of a configuration once more, each after those before it; calls the run's factories."""
     from hwdse.commands.refine import refine_run
 
     refine_run(run, device, config_id=config, experiment=experiment, as_json=json)
@@ -285,7 +305,7 @@ def refine(
 @app.command(rich_help_panel=CHOOSE, short_help="Train the numbers of a picked configuration, without labels.")
 def finetune(
     run: RunArgument,
-    device: DeviceOption,
+    device: DeviceOption = None,
     config: Annotated[
         str | None,
         typer.Option("--config", "--pick", help="config_id of a measured configuration; the pick if absent."),
@@ -310,7 +330,7 @@ def finetune(
     experiment: BesideOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Train weights, steps and biases of a configuration, the picked one by default; no labels are needed."""
+    """Train weights, steps and biases of a configuration without labels; calls the factories that the run names."""
     with interruptible("interrupted; go on with --resume from the last look at the held-back samples"):
         from hwdse.commands.finetune import Options, finetune_run
         from hwdse.quantize.student import Learning
@@ -337,15 +357,15 @@ def finetune(
 @app.command(rich_help_panel=DEPLOY, short_help="Write a configuration as ONNX with explicit quantization.")
 def export(
     run: RunArgument,
-    device: DeviceOption,
     out: Annotated[Path, typer.Option("--out", help="ONNX file to write; encodings go beside it.")],
+    device: DeviceOption = None,
     config: ConfigOption = None,
     maximum: Annotated[list[str] | None, typer.Option("--max", help="Upper limit, instead of the pick.")] = None,
     experiment: BesideOption = None,
     no_tuned: NoTunedOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Export a configuration, the picked one by default, as ONNX with explicit quantization."""
+    """Export a configuration, the picked one by default, as ONNX; calls the factories that the run names."""
     from hwdse.commands.export import export
 
     export(
@@ -363,10 +383,12 @@ def export(
 @app.command(rich_help_panel=DEPLOY, short_help="Run a configuration in ONNX Runtime, and hold it to its promise.")
 def verify(
     run: RunArgument,
-    device: DeviceOption,
+    device: DeviceOption = None,
     config: ConfigOption = None,
     threads: Annotated[int, typer.Option("--threads", help="Threads within one operator.", min=1)] = 1,
-    experiment: BesideOption = None,
+    experiment: Annotated[
+        Path | None, typer.Option("--experiment", help="The run's experiment file, whose factories are called; needed.")
+    ] = None,
     no_tuned: NoTunedOption = False,
     json: JsonOption = False,
 ) -> None:

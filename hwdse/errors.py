@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["CaptureError", "HwdseError", "InputError", "ProfileError", "RunFolderError"]
+__all__ = [
+    "CaptureError",
+    "HwdseError",
+    "InputError",
+    "PoolError",
+    "ProfileError",
+    "RunFolderError",
+    "WorkerError",
+]
 
 
 class HwdseError(Exception):
@@ -23,6 +31,14 @@ class CaptureError(InputError):
 
 class RunFolderError(InputError):
     """A run folder that is missing, incomplete, or belongs to another experiment."""
+
+
+class PoolError(InputError):
+    """A shared pool of evaluations that cannot be reached or used; the run folder has kept what was measured."""
+
+
+class WorkerError(HwdseError):
+    """Work that no worker could finish."""
 
 
 class ProfileError(InputError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from hwdse.cost import metric_column
 from hwdse.errors import InputError
 from hwdse.evaluate.metrics import METRICS, Evaluation, evaluation_of
 from hwdse.factories import call_factory, load_factory
+from hwdse.files import parse_toml
 from hwdse.formats import Precision
 from hwdse.hardware.faults import sentences
 from hwdse.plugins import plugin_names
@@ -260,8 +260,8 @@ def load_experiment(path: Path) -> Experiment:
     if not path.is_file():
         raise InputError(f"expected an experiment file, got no file {path}; correct the path")
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raw = parse_toml(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise InputError(f"expected TOML in {path}, got a fault: {error}; correct it") from error
     version = raw.get("schema_version")
     if version != SCHEMA_VERSION or isinstance(version, bool):

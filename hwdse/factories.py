@@ -15,7 +15,10 @@ from typing import Any
 from hwdse.errors import InputError
 from hwdse.reason import reason_of
 
-__all__ = ["call_factory", "load_factory"]
+__all__ = ["FROM_FILE", "call_factory", "load_factory"]
+
+FROM_FILE = "hwdse_factory_"
+"""Modules loaded from a file have names that start so; no other process can import them by name."""
 
 
 def load_factory(name: str, *, folder: Path) -> Callable[..., Any]:
@@ -69,7 +72,7 @@ def _from_file(path: Path, name: str) -> ModuleType:
         raise InputError(f"expected a Python file for factory {name!r}, got no file {path}")
     path = path.resolve()
     # A name of its own: two experiments may both have a models.py.
-    module_name = f"hwdse_factory_{path.stem}_{sha256(str(path).encode()).hexdigest()[:8]}"
+    module_name = f"{FROM_FILE}{path.stem}_{sha256(str(path).encode()).hexdigest()[:8]}"
     if module_name in sys.modules:
         return sys.modules[module_name]
     spec = importlib.util.spec_from_file_location(module_name, path)

@@ -96,6 +96,11 @@ class Front:
             if count != len(self.layers):
                 raise InputError(f"expected {len(self.layers)} precisions (layers) in bits of row {row}, got {count}")
 
+    def __repr__(self) -> str:
+        ends = ((o.name, self._values(o.column)) for o in self.objectives)
+        spans = "; ".join(f"{name} {v.min():.4g} to {v.max():.4g}" if len(v) else name for name, v in ends)
+        return f"<Front of {self.device or 'a device'} with {len(self)} configurations: {spans}>"
+
     def __len__(self) -> int:
         return len(self.table)
 

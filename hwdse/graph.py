@@ -5,6 +5,7 @@ All counts are per sample (batch of one). Nothing here knows torch: :mod:`hwdse.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -208,6 +209,8 @@ class BitConfig:
     >>> print(config)
     conv1 W8A8
     fc    W4A8
+    >>> config
+    <BitConfig of 2 layers: 1 x W8A8, 1 x W4A8>
     """
 
     precisions: Mapping[str, Precision]
@@ -217,6 +220,11 @@ class BitConfig:
     def bits(self) -> str:
         """Precision of every layer in order, separated by spaces."""
         return " ".join(map(str, self.precisions.values()))
+
+    def __repr__(self) -> str:
+        counts = Counter(map(str, self.precisions.values())).most_common()
+        words = ", ".join(f"{count} x {precision}" for precision, count in counts)
+        return f"<BitConfig of {len(self.precisions)} layers: {words}>"
 
     def __str__(self) -> str:
         width = max(map(len, self.precisions), default=0)
@@ -253,6 +261,14 @@ class LayerGraph:
     nodes: tuple[Node, ...] = ()
     values: tuple[Value, ...] = ()
     layer_index: Mapping[str, int] = field(init=False, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        weights = sum({layer.weight: layer.weight_count for layer in self.layers}.values())
+        macs = sum(layer.macs for layer in self.layers)
+        return (
+            f"<{type(self).__name__} of {len(self.layers)} layers in {len(self.groups)} tied groups: {macs:,} MACs, "
+            f"{weights:,} weights>"
+        )
 
     def __post_init__(self) -> None:
         index = {layer.name: i for i, layer in enumerate(self.layers)}

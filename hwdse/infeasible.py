@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import ROUND_CEILING, ROUND_FLOOR, Context
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN
 from enum import StrEnum
 from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hwdse.units import beside, rounded, with_unit
+
 __all__ = ["Infeasible", "Limit", "Reason", "explain"]
+
+GAP_DIGITS = 3
 
 
 class Reason(StrEnum):
@@ -60,7 +64,7 @@ class Limit:
         return float(finite.min() if self.sign > 0 else finite.max())
 
     def __str__(self) -> str:
-        return f"{self.name} {'<=' if self.sign > 0 else '>='} {self.value:.10g}"
+        return f"{self.name} {'<=' if self.sign > 0 else '>='} {with_unit(self.name, self.value)}"
 
 
 @dataclass(frozen=True)
@@ -103,16 +107,20 @@ class Infeasible:
     origin: str = "was requested"
 
     def __str__(self) -> str:
-        if self.limit is None:
+        if self.limit is None or self.requested is None:
             return f"infeasible: {self.reason}. {self._advice()}".rstrip()
-        head = f"infeasible: {self.limit} {self.requested:.10g} {self.origin}; {self.reason}"
+        head = f"infeasible: {self.limit} {with_unit(self.limit, self.requested)} {self.origin}; {self.reason}"
         if self.reason is Reason.CONFLICT:
             head += f" ({' and '.join(self.conflict)} exclude each other)"
-        facts = [f"best alone {self.best:.10g}"] if self.best is not None else []
-        if self.best_with_others is not None and self.best_with_others != self.best:
-            facts.append(f"best under the other limits {self.best_with_others:.10g}")
+        alone, joint = (
+            None if value is None else with_unit(self.limit, beside(value, self.requested))
+            for value in (self.best, self.best_with_others)
+        )
+        facts = [f"best alone {alone}"] if alone is not None else []
+        if joint not in {None, alone}:
+            facts.append(f"best under the other limits {joint}")
         if self.gap is not None:
-            facts.append(f"gap {self.gap:.4g}")
+            facts.append(f"gap {with_unit(self.limit, rounded(self.gap, GAP_DIGITS))}")
         return f"{head}: {', '.join(facts)}. {self._advice()}".rstrip()
 
     def _advice(self) -> str:
@@ -217,7 +225,7 @@ def _levers(
         levers = _joint_lever(limits, values, labels)
     bound = reach.get(limits[worst].column)
     if unmeasured:
-        until = "" if bound is None else f", the design space does not go beyond {bound:.6g}"
+        until = "" if bound is None else f", the design space does not go beyond {_text(limits[worst], bound)}"
         levers.append(f"measure more configurations (raise the budget){until}")
     elif bound is not None and not _meets(limits[worst], bound):
         levers.append("let more layers choose from more precisions, or use another device")
@@ -240,9 +248,13 @@ def _joint_lever(limits: Sequence[Limit], values: NDArray[np.float64], labels: S
 def _move(limit: Limit, value: float) -> str:
     """Return a sentence that moves a bound to ``value``, rounded to the side that still admits it."""
     rounding = ROUND_CEILING if limit.sign > 0 else ROUND_FLOOR
-    bound = float(Context(prec=6, rounding=rounding).create_decimal(repr(value)))
-    verb = "raise" if bound > limit.value else "lower"
-    return f"{verb} {limit.name} from {limit.value:.10g} to {bound:.10g}"
+    verb = "raise" if value > limit.value else "lower"
+    return f"{verb} {limit.name} from {with_unit('', limit.value)} to {_text(limit, value, rounding)}"
+
+
+def _text(limit: Limit, value: float, rounding: str = ROUND_HALF_EVEN) -> str:
+    """Return a value of the limited metric beside the bound, with its unit."""
+    return with_unit(limit.name, beside(value, limit.value, rounding))
 
 
 def _by(labels: Sequence[str], row: int) -> str:

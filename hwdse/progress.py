@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-__all__ = ["SILENT", "Progress"]
+__all__ = ["SILENT", "Progress", "Remembered"]
 
 
 class Progress(Protocol):
@@ -29,6 +29,17 @@ class _Silent:
 
     def warn(self, sentence: str) -> None:
         pass
+
+
+class Remembered(_Silent):
+    """Keeps what the user should know, for somebody else to say."""
+
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+
+    def warn(self, sentence: str) -> None:
+        """Keep a sentence."""
+        self.sentences.append(sentence)
 
 
 SILENT = _Silent()

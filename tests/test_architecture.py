@@ -19,8 +19,10 @@ ROOT = Path(hwdse.__file__).parent
 ORDER = (
     # Words of one's own: errors, and reading and finding things.
     "errors", "reason", "files", "progress", "plugins", "factories", "examples",
+    # Work done side by side.
+    "workers",
     # The nouns: numbers, layers, fronts.
-    "formats", "graph", "pareto", "infeasible", "front",
+    "formats", "graph", "pareto", "units", "infeasible", "front",
     # What a device is, what a network is, what its tensors hold.
     "hardware", "calibrate", "capture", "networks",
     # What a choice costs and what it harms.
@@ -39,8 +41,8 @@ ORDER = (
 RANK = {name: rank for rank, name in enumerate(ORDER)}
 
 TORCH_FREE = (
-    "errors", "reason", "files", "progress", "plugins", "factories", "formats", "graph", "pareto", "infeasible",
-    "front", "hardware", "cost", "published", "fold", "lookup", "space", "search", "report", "cli",
+    "errors", "reason", "files", "progress", "plugins", "factories", "formats", "graph", "pareto", "units",
+    "infeasible", "front", "hardware", "cost", "published", "fold", "lookup", "space", "search", "report", "cli",
 )  # fmt: skip
 
 BLOCKED = """

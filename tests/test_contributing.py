@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import sys
 import tomllib
@@ -14,6 +13,7 @@ import pytest
 from hwdse.formats import families
 from hwdse.hardware import check
 from hwdse.plugins import load_plugin, plugin_names
+from tests.installed import install
 
 TEXT = (Path(__file__).resolve().parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 SECTIONS = re.split(r"^### ", TEXT.partition("## Extending, one example each")[2].partition("\n## ")[0], flags=re.M)[1:]
@@ -45,12 +45,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
         for name, text in files.items():
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_text(text, encoding="utf-8")
-        info = tmp_path / "my_package-1.0.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n")
-        lines = [f"[{group}]\n" + "\n".join(f"{k} = {v}" for k, v in names.items()) for group, names in points.items()]
-        (info / "entry_points.txt").write_text("\n".join([*lines, ""]))
-        importlib.invalidate_caches()
+        install(tmp_path, "my-package", points)
         for group, names in points.items():
             assert set(names) <= set(plugin_names(group))
             assert len(plugin_names(group)) > len(names) or group == "hwdse.references"  # the group is one that is read

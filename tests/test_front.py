@@ -1,6 +1,10 @@
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN
+
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hwdse.errors import InputError
 from hwdse.formats import Precision
@@ -8,6 +12,7 @@ from hwdse.front import Front, Objective
 from hwdse.graph import BitConfig
 from hwdse.infeasible import Infeasible, Reason
 from hwdse.pareto import knee
+from hwdse.units import beside
 
 ACCURACY = Objective("accuracy", "top1_measured", maximize=True)
 LATENCY = Objective("latency_ms", "latency_ms_predicted", maximize=False)
@@ -108,7 +113,7 @@ def test_below_the_whole_design_space():
     assert (found.limit, found.requested, found.best, found.best_with_others) == ("latency_ms", 4.0, 5.0, 10.0)
     assert found.gap == 6.0
     assert found.relaxations == {"latency_ms": 10.0}
-    assert "raise latency_ms from 4 to 10 (configuration a)" in found.levers[0]
+    assert "raise latency_ms from 4 to 10 ms (configuration a)" in found.levers[0]
     assert "another device" in found.levers[1]
     assert make_front().pick(latency_ms=5.0).reason is Reason.UNMEASURED  # exactly what the space reaches
 
@@ -139,7 +144,7 @@ def test_limits_that_exclude_each_other():
     assert (found.best, found.best_with_others) == (0.91, 0.85)
     assert found.levers == (
         "lower accuracy from 0.88 to 0.85 (configuration c)",
-        "raise latency_ms from 35 to 40 (configuration d)",
+        "raise latency_ms from 35 to 40 ms (configuration d)",
     )
     assert "latency_ms and accuracy exclude each other" in str(found)
     assert picked(front, latency_ms=40.0, accuracy=0.88, size_kib=1000.0) == "W8A8 W4A8"
@@ -160,7 +165,7 @@ def test_no_single_limit_is_enough():
     assert found.relaxations == {}
     assert found.best_with_others is None
     assert found.levers == (
-        "raise latency_ms from 12 to 20 and lower accuracy from 0.9 to 0.8 together (configuration b)",
+        "raise latency_ms from 12 to 20 ms and lower accuracy from 0.9 to 0.8 together (configuration b)",
     )
     assert make_front(table=both).pick(latency_ms=20.0, energy_mj_predicted=2.5, accuracy=0.8).bits == "W4A8 W2A8"
 
@@ -169,9 +174,34 @@ def test_a_lever_is_rounded_to_the_side_that_works():
     table = make_front().table.assign(latency_ms_predicted=np.array([10.0, 20.0, 30.0, 40.0, 50.0]) + 1 / 3)
     front = make_front(table=table)
     found = front.pick(latency_ms=9.0)
-    assert "raise latency_ms from 9 to 10.3334" in found.levers[0]
-    assert front.pick_row(maximum={"latency_ms": 10.3334}) == 0
-    assert isinstance(front.pick_row(maximum={"latency_ms": 10.3333}), Infeasible)
+    assert "raise latency_ms from 9 to 10.34 ms" in found.levers[0]
+    assert front.pick_row(maximum={"latency_ms": 10.34}) == 0
+    assert isinstance(front.pick_row(maximum={"latency_ms": 10.33}), Infeasible)
+
+
+@pytest.mark.parametrize(
+    ("limit", "sentence"),
+    [
+        (
+            9.0,
+            "latency_ms 9 ms was requested; no configuration that is known reaches it: best alone 10.33 ms",
+        ),
+        (10.33, "best alone 10.333 ms, gap 0.00333 ms. To change that: raise latency_ms from 10.33 to 10.34 ms"),
+        (10.3333, "best alone 10.33333 ms, gap 3.33e-05 ms. To change that: raise latency_ms from 10.3333 to 10.34 ms"),
+    ],
+)
+def test_as_few_digits_as_tell_a_value_from_the_limit(limit, sentence):
+    table = make_front().table.assign(latency_ms_predicted=np.array([10.0, 20.0, 30.0, 40.0, 50.0]) + 1 / 3)
+    assert sentence in str(make_front(table=table).pick(latency_ms=limit))
+
+
+@given(value=st.floats(1e-9, 1e9), bound=st.floats(1e-9, 1e9))
+def test_a_shortened_value_stays_on_its_side(value, bound):
+    for rounding in (ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN):
+        short = beside(value, bound, rounding)
+        assert np.sign(short - bound) == np.sign(value - bound)
+        assert short == pytest.approx(value, rel=1e-3)
+    assert beside(value, bound, ROUND_CEILING) >= value >= beside(value, bound, ROUND_FLOOR)
 
 
 def test_an_empty_front_is_infeasible():
@@ -210,6 +240,15 @@ def test_pick_refuses(limits, match):
 def test_front_checks_its_table(changes, match):
     with pytest.raises(InputError, match=match):
         make_front(**changes)
+
+
+def test_a_front_shows_its_ends():
+    assert repr(make_front()) == (
+        "<Front of mpic with 5 configurations: accuracy 0.6 to 0.91; latency_ms 10 to 50; size_kib 25 to 100>"
+    )
+    assert repr(make_front(table=make_front().table.iloc[:0], device="")) == (
+        "<Front of a device with 0 configurations: accuracy; latency_ms; size_kib>"
+    )
 
 
 def test_config_of_a_row_that_is_not_there():

@@ -132,3 +132,9 @@ def test_a_graph_is_consistent() -> None:
     for groups in ((), (TiedGroup("a", ("a",)),), (*tie([a, b]), TiedGroup("c", ("c",))), tie([a, b]) + tie([a])):
         with pytest.raises(InputError, match="expected every layer in exactly one tied group"):
             LayerGraph((a, b), (), groups)
+
+
+def test_a_graph_shows_its_counts_and_shared_weights_once() -> None:
+    layers = (linear("a"), linear("b", weight="a.weight"))
+    graph = LayerGraph(layers, (), (TiedGroup("a", ("a",)), TiedGroup("b", ("b",))))
+    assert repr(graph) == "<LayerGraph of 2 layers in 2 tied groups: 24 MACs, 12 weights>"

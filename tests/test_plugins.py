@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from hwdse.calibrate.minmax import calibrate
 from hwdse.errors import InputError
 from hwdse.formats import Levels, Scheme, parse
 from hwdse.plugins import load_plugin, plugin_names
+from tests.installed import install
 
 GROUPS = {
     "hwdse.calibrators": {"minmax", "mse", "percentile"},
@@ -48,12 +48,8 @@ def test_a_foreign_calibrator_is_installed_by_a_table(tmp_path: Path, monkeypatc
     (tmp_path / "half_range.py").write_text(
         "def calibrate(distribution, levels):\n    return distribution.minimum / 2, distribution.maximum / 2\n"
     )
-    info = tmp_path / "half_range-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: half-range\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[hwdse.calibrators]\nhalf = half_range:calibrate\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    importlib.invalidate_caches()
+    install(tmp_path, "half-range", {"hwdse.calibrators": {"half": "half_range:calibrate"}})
     assert "half" in plugin_names("hwdse.calibrators")
     rows = Points(torch.tensor([[-1.0, 3.0]]))
     try:

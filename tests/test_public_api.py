@@ -104,6 +104,7 @@ def test_the_public_names_are_listed():
         ({"evaluation": []}, r"expected an evaluation such as hwdse\.top1_on\(batches\), got list"),
         ({"devices": "mpic"}, r"expected a list of devices, got str; write devices=\[device\]"),
         ({"budget": 60}, r"expected a hwdse\.Budget, got int"),
+        ({"workers": 2}, r"expected hwdse\.Workers, got int; write workers=hwdse\.Workers"),
     ],
 )
 def test_what_is_easily_given_as_something_else(changes, sentence, model):

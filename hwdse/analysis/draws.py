@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from hwdse.analysis.distances import first_tensor
 from hwdse.errors import InputError
+from hwdse.quantize.batch import samples_in, tensors_of
 from hwdse.quantize.network import QuantizedNetwork, Setting
 
 __all__ = ["Drawn", "draw", "uncertainty"]
@@ -46,12 +47,12 @@ class Drawn:
     @classmethod
     def of(cls, batch: Any) -> Drawn:
         """Return ``batch`` itself if it is drawn, otherwise with weights of 1."""
-        return batch if isinstance(batch, cls) else cls(batch, np.ones(len(_tensors(batch)[0])))
+        return batch if isinstance(batch, cls) else cls(batch, np.ones(samples_in(batch)))
 
     @property
     def tensors(self) -> tuple[torch.Tensor, ...]:
         """The tensors of the batch."""
-        return _tensors(self.batch)
+        return tensors_of(self.batch)
 
 
 def draw(
@@ -84,7 +85,7 @@ def draw(
     InputError
         If there is no sample, or no draw.
     """
-    held = [_tensors(batch) for batch in batches]
+    held = [tensors_of(batch) for batch in batches]
     counts = [len(tensors[0]) for tensors in held]
     if draws < 1 or sum(counts) == 0:
         raise InputError(
@@ -109,10 +110,6 @@ def uncertainty(logits: torch.Tensor) -> Floats:
     rest = (p * (1.0 - p)).sum(-1)
     found: Floats = rest.reshape(len(rest), -1).mean(1).numpy()
     return found
-
-
-def _tensors(batch: Any) -> tuple[torch.Tensor, ...]:
-    return (batch,) if isinstance(batch, torch.Tensor) else tuple(batch)
 
 
 def _logits(network: QuantizedNetwork, tensors: tuple[torch.Tensor, ...]) -> torch.Tensor:

@@ -29,8 +29,9 @@ from hwdse.errors import InputError
 from hwdse.formats import Precision
 from hwdse.graph import TiedGroup
 from hwdse.quantize.network import QuantizedNetwork
-from hwdse.quantize.program import Environment, Program, Step, reads
+from hwdse.quantize.program import Program, reads
 from hwdse.quantize.quantizer import Quantizer
+from hwdse.quantize.runnable import Environment, Step
 
 __all__ = ["predict_sensitivity"]
 

@@ -7,8 +7,10 @@ group first matters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import starmap
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -24,7 +26,8 @@ from hwdse.formats import FP32, Precision
 from hwdse.graph import TiedGroup
 from hwdse.plugins import load_plugin
 from hwdse.quantize.network import QuantizedNetwork, Setting
-from hwdse.quantize.program import Environment, Program
+from hwdse.quantize.runnable import Environment, Runnable
+from hwdse.workers import Crew
 
 __all__ = [
     "Part",
@@ -83,6 +86,7 @@ def measure_sensitivity(
     part: Part = "both",
     stop_when_settled: Settled | None = None,
     on_batch: Callable[[], None] | None = None,
+    crew: Crew | None = None,
 ) -> Sensitivity:
     """Return the sensitivity of every (group, candidate) of ``network``, without labels.
 
@@ -104,6 +108,8 @@ def measure_sensitivity(
         are used.
     on_batch
         Called after each batch.
+    crew
+        Who runs the batches; ``None`` for this process, as always where the next batch depends on the last.
 
     Raises
     ------
@@ -119,11 +125,16 @@ def measure_sensitivity(
         part=part,
         stop_when_settled=stop_when_settled,
         on_batch=on_batch,
+        crew=crew,
     )
 
 
 def _without_labels(distance: OutputDistance) -> Harm:
-    return lambda reference, quantized, _: distance(reference, quantized)
+    return partial(_distance, distance)
+
+
+def _distance(distance: OutputDistance, reference: torch.Tensor, quantized: torch.Tensor, _: Any) -> torch.Tensor:
+    return distance(reference, quantized)
 
 
 def measure_harms(
@@ -135,12 +146,13 @@ def measure_harms(
     part: Part = "both",
     stop_when_settled: Settled | None = None,
     on_batch: Callable[[], None] | None = None,
+    crew: Crew | None = None,
 ) -> Sensitivity:
     """Return the harm of every (group, candidate), :func:`measure_sensitivity` for any function of two outputs.
 
     Parameters
     ----------
-    network, candidates, part, stop_when_settled, on_batch
+    network, candidates, part, stop_when_settled, on_batch, crew
         As in :func:`measure_sensitivity`.
     pairs
         Batches with their labels.
@@ -158,28 +170,46 @@ def measure_harms(
     plan = trials(network, candidates, part=part)
     found: dict[str, list[Floats]] = {name: [] for name in harms}
     samples = 0
-    with torch.inference_mode():
-        for batch, labels in pairs:
-            inputs, weights = (batch.batch, batch.weights) if isinstance(batch, Drawn) else (batch, 1.0)
-            reference, outputs = trial_outputs(network.program, inputs, plan)
-            shape = (len(groups), len(candidates), len(reference))
-            scores = {name: np.empty(shape) for name in harms}
-            for trial, output in zip(plan, outputs, strict=True):
-                for name, harm in harms.items():
-                    scores[name][trial.group, trial.columns] = _one_each(name, harm(reference, output, labels), shape)
-            for name, values in scores.items():
-                found[name].append(values * weights)
-            samples += len(reference)
-            if on_batch is not None:
-                on_batch()
-            if stop_when_settled is not None and stop_when_settled.holds(np.concatenate(found[next(iter(found))], -1)):
-                break
+    size = len(groups), len(candidates)
+    items = ((network.program.runnable, batch, labels, plan, harms, size) for batch, labels in pairs)
+    if crew is None or stop_when_settled is not None:
+        scored: Iterator[dict[str, Floats]] = starmap(_harms_of_batch, items)
+    else:
+        scored = crew.map(_harms_of_batch, items, about="a batch of trials")
+    for scores in scored:
+        for name, values in scores.items():
+            found[name].append(values)
+        samples += values.shape[-1]
+        if on_batch is not None:
+            on_batch()
+        if stop_when_settled is not None and stop_when_settled.holds(np.concatenate(found[next(iter(found))], -1)):
+            break
     if samples == 0:
         raise InputError("expected at least one batch of calibration data, got none; check the calibration factory")
     names = tuple(group.name for group in groups)
     per_sample = {name: np.concatenate(parts, axis=-1) for name, parts in found.items()}
     scores = {name: values.mean(axis=-1) for name, values in per_sample.items()}
     return Sensitivity(names, tuple(candidates), scores, samples, per_sample)
+
+
+def _harms_of_batch(
+    network: Runnable,
+    batch: Any,
+    labels: Any,
+    plan: Sequence[Trial],
+    harms: Mapping[str, Harm],
+    size: tuple[int, int],
+) -> dict[str, Floats]:
+    """Return the harm of every trial to every sample of a batch, ``(groups, candidates, samples)`` by name."""
+    inputs, weights = (batch.batch, batch.weights) if isinstance(batch, Drawn) else (batch, 1.0)
+    with torch.inference_mode():
+        reference, outputs = trial_outputs(network, inputs, plan)
+        shape = (*size, len(reference))
+        scores = {name: np.empty(shape) for name in harms}
+        for trial, output in zip(plan, outputs, strict=True):
+            for name, harm in harms.items():
+                scores[name][trial.group, trial.columns] = _one_each(name, harm(reference, output, labels), shape)
+    return {name: values * weights for name, values in scores.items()}
 
 
 def _one_each(name: str, values: torch.Tensor, shape: tuple[int, ...]) -> Floats:
@@ -248,7 +278,7 @@ def _trial(network: QuantizedNetwork, g: int, group: TiedGroup, precision: Preci
     return Trial(g, columns, setting, network.program.first_change(setting.constants, setting.quantizers))
 
 
-def trial_outputs(program: Program, batch: Any, plan: Sequence[Trial]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+def trial_outputs(program: Runnable, batch: Any, plan: Sequence[Trial]) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Return the full-precision output for ``batch`` and the output of every trial of ``plan``, earliest first."""
     full = program.start(batch, {})
     outputs = []
@@ -267,7 +297,7 @@ def trial_outputs(program: Program, batch: Any, plan: Sequence[Trial]) -> tuple[
     return first_tensor(program.result(full)), outputs
 
 
-def _copy(program: Program, values: Environment) -> Environment:
+def _copy(program: Runnable, values: Environment) -> Environment:
     """Return ``values`` with activations of their own, those inside tuples too, since steps write in place."""
     return [
         value if constant is not None else pytree.tree_map_only(torch.Tensor, torch.clone, value)

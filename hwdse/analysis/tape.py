@@ -10,7 +10,8 @@ import torch
 
 from hwdse.analysis.distances import first_tensor
 from hwdse.quantize.differentiable import differentiable, operator_name
-from hwdse.quantize.program import Environment, Program
+from hwdse.quantize.program import Program
+from hwdse.quantize.runnable import Environment
 
 __all__ = ["differentiable", "operator_name", "record", "sign_seeds"]
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 from torch.export import ExportedProgram
 
@@ -28,6 +29,25 @@ __all__ = ["Capture", "capture"]
 
 
 @dataclass(frozen=True)
+class Source:
+    """What a network was captured from.
+
+    Attributes
+    ----------
+    model
+        The module.
+    inputs
+        Example inputs, two samples at least.
+    dynamic_dims
+        Dimensions of the inputs that may differ between calls.
+    """
+
+    model: nn.Module
+    inputs: tuple[torch.Tensor, ...]
+    dynamic_dims: tuple[int, ...]
+
+
+@dataclass(frozen=True, repr=False)
 class Capture(LayerGraph):
     """A layer graph with the exported program it was read from.
 
@@ -37,10 +57,16 @@ class Capture(LayerGraph):
         The functional ATen program, in evaluation mode, holding the model's own parameters, and what flows in it.
     sites
         For each layer, where it stands in the program.
+    source
+        What it was captured from. In another process the program is captured again.
     """
 
     flow: Flow = field(kw_only=True, repr=False, compare=False)
     sites: dict[str, Site] = field(kw_only=True, repr=False, compare=False)
+    source: Source = field(kw_only=True, repr=False, compare=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (self.source,)
 
     @property
     def program(self) -> ExportedProgram:
@@ -100,7 +126,13 @@ def capture(model: nn.Module, example_inputs: Any, *, dynamic_dims: Sequence[int
         values=values,
         flow=flow,
         sites=sites,
+        source=Source(model, inputs, tuple(dynamic_dims)),
     )
+
+
+def _again(source: Source) -> Capture:
+    """Return what :func:`capture` makes of a source."""
+    return capture(source.model, source.inputs, dynamic_dims=source.dynamic_dims)
 
 
 def _layer(site: Site, flow: Flow, storage: Storage) -> Layer:

@@ -19,7 +19,7 @@ from hwdse.commands.screen import CONSOLE, print_json, watched
 from hwdse.errors import InputError
 from hwdse.evaluate.batches import check_batch
 from hwdse.experiment import load_experiment
-from hwdse.files import is_left_over, write_csv
+from hwdse.files import check_folder, is_left_over, write_csv
 from hwdse.formats import Precision, Scheme
 from hwdse.hardware import HardwareProfile, load_profile
 from hwdse.progress import Progress
@@ -66,6 +66,7 @@ def analyze(path: Path, out: Path, *, as_json: bool) -> None:
     known = {*TABLES, FIGURES}
     if out.exists() and not (out.is_dir() and all(p.name in known or is_left_over(p) for p in out.iterdir())):
         raise InputError(f"expected an empty folder or an analysis, got other files in {out}; name another one")
+    check_folder(out)
     profiles = list(map(load_profile, profile_files(experiment, path.parent)))
     question = question_of(experiment)
     with watched() as progress:

@@ -10,12 +10,13 @@ from typing import Any, NoReturn
 
 import typer
 
-from hwdse.commands.screen import CONSOLE, fail, print_json
+from hwdse.commands.screen import CONSOLE, fail, note, print_json
 from hwdse.errors import InputError
-from hwdse.files import read_json, write_json
+from hwdse.files import inside, read_json, write_json
 from hwdse.infeasible import Infeasible
 from hwdse.report.fronts import load_front
-from hwdse.report.tables import DeviceTables, RunTables
+from hwdse.report.page.write import write_page
+from hwdse.report.tables import DeviceTables, RunTables, device_of
 from hwdse.report.terminal import pick_table
 
 __all__ = ["INFEASIBLE", "default_picks", "limits_of", "named_number", "pick", "show_picks", "stop"]
@@ -24,10 +25,17 @@ INFEASIBLE = 3
 
 
 def pick(
-    run: Path, device: str, *, maximum: Sequence[str], minimum: Sequence[str], minimize: str | None, as_json: bool
+    run: Path,
+    device: str | None,
+    *,
+    maximum: Sequence[str],
+    minimum: Sequence[str],
+    minimize: str | None,
+    as_json: bool,
 ) -> None:
     """Pick a configuration, write ``pick.json`` and show it; exit 3 with the reason if there is none."""
     upper, lower = limits_of(maximum), limits_of(minimum)
+    device = device_of(run, device)
     tables = RunTables.load(run, devices=[device])
     if sentence := tables.results[device].infeasible:
         stop(device, sentence, {"reason": sentence}, as_json=as_json)
@@ -37,17 +45,30 @@ def pick(
         stop(device, str(row), asdict(row), as_json=as_json)
     asked = {"maximum": upper, "minimum": lower, "minimize": minimize}
     picked = _picked(tables.results[device], front.table.iloc[row].to_dict()) | {"asked": asked}
-    write_json(run / device / "pick.json", picked)
+    written = write_json(inside(run, device, "pick.json"), picked)
+    page = _redrawn_page(run)
     if as_json:
         print_json(picked)
     else:
+        if tables.full_precision.doubt:
+            note(tables.full_precision.doubt)
         show_picks(run, [picked])
-        written = run / device / "pick.json"
         CONSOLE.print(
             f"{written}: what export, verify, refine and finetune take, and hwdse report shows",
             markup=False,
             soft_wrap=True,
         )
+        if page is not None:
+            CONSOLE.print(
+                f"{page}: drawn again with it; figures show it after hwdse report {run} --figures",
+                markup=False,
+                soft_wrap=True,
+            )
+
+
+def _redrawn_page(run: Path) -> Path | None:
+    """Draw the page of a run anew where it has one, so that it shows what was picked; return where it lies."""
+    return write_page(run)[0] if (run / "report.html").is_file() else None
 
 
 def stop(device: str, sentence: str, facts: Mapping[str, Any], *, as_json: bool) -> NoReturn:
@@ -70,7 +91,7 @@ def default_picks(run: Path) -> list[dict[str, Any]]:
     for device, result in tables.results.items():
         if result.emptiness:
             continue
-        path = run / device / "pick.json"
+        path = inside(run, device, "pick.json")
         if path.is_file() and "asked" in (kept := read_json(path)):
             picks.append(kept)
             continue

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from io import StringIO
 from math import inf
 from pathlib import Path
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
 from hwdse.commands.answer import INFEASIBLE, limits_of, named_number
 from hwdse.commands.screen import CONSOLE, fail, print_json, watched
 from hwdse.errors import InputError
-from hwdse.files import write_text
+from hwdse.files import check_folder, inside, write_text
 from hwdse.report.binding import binding_of, binding_table, draw_binding
 from hwdse.report.comparison import Asked, Choice, choose_devices
 from hwdse.report.devices import draw_devices
 from hwdse.report.drawing import save, style
 from hwdse.report.fleet import Fleet, draw_fleet, fleet_tables
+from hwdse.report.guide import READING
 from hwdse.report.ranking import Ranking, draw_ranking, rank_devices, ranking_tables
 from hwdse.report.tables import RunTables
 from hwdse.report.terminal import compare_rows, compare_table
 
 __all__ = ["compare"]
+
+COLUMNS = 80
 
 
 def compare(
@@ -33,19 +39,22 @@ def compare(
     minimum: Sequence[str],
     price: Sequence[str],
     out: Path | None,
+    show_all: bool,
     as_json: bool,
 ) -> None:
     """Compare devices of a run, write the figures, and say which is cheapest within limits; exit 3 if none meets them.
 
-    Everything is measured or predicted already: nothing but the run folder is read.
+    What is not shown lies in a file beside the figures. Everything is measured or predicted already: nothing but the
+    run folder is read.
     """
+    check_folder(out or run)
     asked = Asked(limits_of(maximum), limits_of(minimum), _prices(price))
     tables = RunTables.load(run, devices=devices or None)
     choice = choose_devices(tables, asked)
     bindings = [binding_of(tables, tables.results[name], row) for name, row in choice.rows.items()]
     rankings = _rankings(tables, choice)
     fleet = Fleet(tables)
-    folder = out or run / "figures"
+    folder = out or inside(run, "figures")
     with style(), watched(only_live=True) as progress:
         drawings = [
             replace(draw_devices(tables), name="compare-fronts"),
@@ -60,7 +69,13 @@ def compare(
         for drawing in drawings:
             paths += save(drawing, folder)
             progress.advance()
+    ranked = [table for ranking in rankings for table in ranking_tables(tables, ranking)]
+    overview = compare_table(tables, drop=tables.max_drop)
+    every = [overview, choice.table(), binding_table(tables, bindings), *ranked, *fleet_tables(fleet)]
+    paths.append(write_text(folder / "compare-tables.txt", _as_text(every)))
     captions = [f"# Devices of {tables.name} compared", *(f"**{d.name}.** {d.caption}" for d in drawings)]
+    captions.append(f"Of all fronts: {READING['devices']}")
+    captions += [device.note_sentence for device in tables.results.values() if device.note]
     paths.append(write_text(folder / "compare-captions.md", "\n\n".join([*captions, ""])))
     if as_json:
         print_json(
@@ -75,15 +90,26 @@ def compare(
             }
         )
     else:
-        ranked = [table for ranking in rankings for table in ranking_tables(tables, ranking)]
-        overview = compare_table(tables, drop=tables.max_drop)
-        for table in (overview, choice.table(), binding_table(tables, bindings), *ranked, *fleet_tables(fleet)):
+        for table in every if show_all else [choice.table()]:
             CONSOLE.print(table)
-        CONSOLE.print(f"figures: {folder / 'compare-*'}", markup=False, soft_wrap=True)
+        for sentence in () if show_all else filter(None, [*(each.sentence for each in rankings), fleet.sentence]):
+            CONSOLE.print(sentence, markup=False)
+        CONSOLE.print(f"{folder / 'compare-tables.txt'}: what else there is to compare", markup=False, soft_wrap=True)
+        CONSOLE.print(f"{folder / 'compare-*'}: figures", markup=False, soft_wrap=True)
     if not choice.rows and (maximum or minimum):
         if not as_json:
             fail(f"no device of {', '.join(tables.results)} meets the limits: {choice.limits}")
         raise typer.Exit(INFEASIBLE)
+
+
+def _as_text(tables: Sequence[Table]) -> str:
+    """Return tables as text of the width of a terminal."""
+    # Names are words: what looks like markup in them is none.
+    console = Console(file=StringIO(), width=COLUMNS, color_system=None, markup=False, emoji=False)
+    for table in tables:
+        console.print(table)
+    assert isinstance(console.file, StringIO)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"
 
 
 def _rankings(tables: RunTables, choice: Choice) -> list[Ranking]:

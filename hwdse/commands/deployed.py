@@ -15,7 +15,7 @@ from hwdse.errors import InputError, RunFolderError
 from hwdse.evaluate import Evaluation
 from hwdse.evaluate.fingerprint import fingerprint, fingerprint_of_batches, fingerprint_of_network
 from hwdse.experiment import Experiment, Inputs, load_experiment
-from hwdse.files import read_json
+from hwdse.files import inside, read_json
 from hwdse.front import Front
 from hwdse.graph import BitConfig
 from hwdse.hardware import HardwareProfile, recorded_profile
@@ -25,7 +25,7 @@ from hwdse.quantize.fitted import Fitted
 from hwdse.quantize.network import QuantizedNetwork
 from hwdse.quantize.recipe import Recipe
 from hwdse.report.fronts import load_front
-from hwdse.report.tables import RunTables
+from hwdse.report.tables import RunTables, device_of
 from hwdse.study.measure import parse_bits
 from hwdse.study.weights import weight_store
 
@@ -61,7 +61,7 @@ class Chosen:
     @property
     def tuned(self) -> Path:
         """Folder of what fine-tuning found for it."""
-        return self.run / self.device / "tuned" / self.config_id
+        return inside(self.run, self.device, "tuned", self.config_id)
 
     @property
     def tuned_weights(self) -> Path:
@@ -91,19 +91,25 @@ class Restored:
     about: dict[str, str]
 
 
-def choose(run: Path, device: str, *, config_id: str | None, maximum: Sequence[str] = (), as_json: bool) -> Chosen:
+def choose(
+    run: Path, device: str | None, *, config_id: str | None, maximum: Sequence[str] = (), as_json: bool
+) -> Chosen:
     """Return a configuration of ``run``: by its id, the best one under limits, or the one that was picked.
+
+    Without a ``device`` it is of the only one.
 
     Exits with 3 if none is within the limits.
 
     Raises
     ------
     InputError
-        If the run has no such device, configuration or pick, or both an id and limits are given.
+        If the run has no such device, configuration or pick; it has several devices and none is named; or both an id
+        and limits are given.
     """
     if config_id is not None and maximum:
         raise InputError("expected either --config or --max, got both; drop one")
     limits = limits_of(maximum)
+    device = device_of(run, device)
     tables = RunTables.load(run, devices=[device])
     if sentence := tables.results[device].emptiness:
         stop(device, sentence, {"reason": sentence}, as_json=as_json)
@@ -165,7 +171,8 @@ def restore(chosen: Chosen, experiment_path: Path | None, progress: Progress) ->
     chosen
         The configuration.
     experiment_path
-        The experiment's file, beside which its factories stand; where it was explored from by default.
+        The experiment's file, which names the factories and beside which they stand; by default the run's copy of
+        it, and where it was explored from.
     progress
         Who watches.
 
@@ -184,7 +191,7 @@ def restore(chosen: Chosen, experiment_path: Path | None, progress: Progress) ->
         )
     if experiment_path is not None and not path.is_file():
         raise InputError(f"expected an experiment file, got no file {path}; correct --experiment")
-    experiment, folder = load_experiment(kept), path.parent
+    experiment, folder = load_experiment(experiment_path or kept), path.parent
     parts = (*vars(experiment.model).values(), *vars(experiment.data).values())
     if not path.is_file() and any(".py:" in str(part) for part in parts):
         raise InputError(

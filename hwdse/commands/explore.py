@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,19 @@ import typer
 from hwdse.commands.answer import INFEASIBLE, default_picks, show_picks
 from hwdse.commands.inputs import load, profile_files, question_of
 from hwdse.commands.screen import CONSOLE, fail, print_json, watched
+from hwdse.errors import InputError
+from hwdse.evaluate import Pool
 from hwdse.experiment import Experiment, load_experiment
 from hwdse.files import read_json
 from hwdse.hardware import load_profile, locate
+from hwdse.progress import Progress
 from hwdse.quantize.recipe import recipe_named
 from hwdse.report.page.write import write_page
 from hwdse.report.write import write_report
 from hwdse.study import Budget, Study, explore
+from hwdse.study.disk import DiskUse, check_disk
 from hwdse.study.folder import RunFolder
+from hwdse.workers import Workers
 
 __all__ = ["Options", "explore_experiment"]
 
@@ -41,6 +46,12 @@ class Options:
         Go on with a run.
     recipe
         Name of a recipe, instead of the experiment's.
+    workers
+        Where evaluations are computed.
+    pool
+        URL of a pool that others share.
+    pool_read_only
+        Give it nothing.
     """
 
     out: Path | None
@@ -50,6 +61,9 @@ class Options:
     seconds: float | None
     resume: bool
     recipe: str | None = None
+    workers: Workers = field(default_factory=Workers)
+    pool: str | None = field(default=None, repr=False)
+    pool_read_only: bool = False
 
 
 def explore_experiment(path: Path, options: Options, *, as_json: bool) -> None:
@@ -66,7 +80,10 @@ def explore_experiment(path: Path, options: Options, *, as_json: bool) -> None:
     question = question_of(experiment, seed=options.seed, recipe=recipe)
     budget = _budget(experiment, options)
     with watched() as progress:
+        pool = _pool(options, progress)
         inputs, captured = load(experiment, path.parent, progress)
+        use = DiskUse.of(captured, inputs.evaluation, profiles, question, budget, fleet=experiment.fleet.evaluations)
+        progress.warn(check_disk(use, out))
         study = explore(
             inputs.model,
             captured,
@@ -84,6 +101,7 @@ def explore_experiment(path: Path, options: Options, *, as_json: bool) -> None:
             name=experiment.name,
             out=out,
             resume=options.resume,
+            pool=pool,
             experiment=path,
             notes={
                 "experiment": _place(out, path),
@@ -91,6 +109,7 @@ def explore_experiment(path: Path, options: Options, *, as_json: bool) -> None:
                 "budget": vars(budget),
                 "max_drop": experiment.pick.max_drop,
             },
+            workers=options.workers,
             progress=progress,
         )
         picks = default_picks(out)
@@ -109,6 +128,17 @@ def explore_experiment(path: Path, options: Options, *, as_json: bool) -> None:
         fail(f"{name}: {sentence}")
     if len(infeasible) == len(profiles):
         raise typer.Exit(INFEASIBLE)
+
+
+def _pool(options: Options, progress: Progress) -> Pool | None:
+    """Return the shared pool that was asked for: whether it answers is known before the network is loaded."""
+    if options.pool is None:
+        if options.pool_read_only:
+            raise InputError(
+                "expected the URL of a pool with --pool-read-only, got none; add --pool or drop --pool-read-only"
+            )
+        return None
+    return Pool(options.pool, read_only=options.pool_read_only, warn=progress.warn)
 
 
 def _place(out: Path, path: Path) -> str:

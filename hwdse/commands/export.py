@@ -9,7 +9,7 @@ from hwdse.commands.deployed import choose, deploy
 from hwdse.commands.screen import CONSOLE, print_json, watched
 from hwdse.deploy.onnx import write_onnx
 from hwdse.errors import InputError
-from hwdse.files import write_json
+from hwdse.files import check_file, write_json
 
 __all__ = ["export"]
 
@@ -18,7 +18,7 @@ KIB = 1024
 
 def export(
     run: Path,
-    device: str,
+    device: str | None,
     out: Path,
     *,
     config_id: str | None,
@@ -30,6 +30,7 @@ def export(
     """Write a configuration as ``out``, and its encodings as ``<out>.encodings.json``."""
     if out.is_dir() or out.suffix != ".onnx":
         raise InputError(f"expected a file to write that ends in .onnx, got {out}; correct --out")
+    check_file(out)
     chosen = choose(run, device, config_id=config_id, maximum=maximum, as_json=as_json)
     with watched() as progress:
         deployment, _, is_tuned = deploy(chosen, experiment, progress, use_tuned=use_tuned)
@@ -39,7 +40,7 @@ def export(
     if as_json:
         print_json(
             {
-                "device": device,
+                "device": chosen.device,
                 "config_id": chosen.config_id,
                 "bits": chosen.bits,
                 "tuned": is_tuned,
@@ -51,10 +52,10 @@ def export(
             }
         )
         return
-    predicted = deployment.predicted["size_kib"]
+    predicted, stored = deployment.predicted["size_kib"], deployment.stored_kib
     tuned = " (tuned weights)" if is_tuned else ""
     CONSOLE.print(
-        f"{device} {chosen.config_id}{tuned}: {size_kib:.1f} KiB, of which numbers {deployment.stored_kib:.1f} KiB "
+        f"{chosen.device} {chosen.config_id}{tuned}: {size_kib:.1f} KiB, of which numbers {stored:.1f} KiB "
         f"(predicted {predicted:.1f} KiB)",
         markup=False,
     )

@@ -14,7 +14,7 @@ from hwdse.evaluate import METRICS, Evaluation
 from hwdse.evaluate.batches import check_batch
 from hwdse.evaluate.fingerprint import fingerprint_of_batches
 from hwdse.factories import call_factory
-from hwdse.files import write_json
+from hwdse.files import check_folder, write_json
 from hwdse.quantize.finetune import Settings, Tuned, finetune
 
 __all__ = ["Options", "finetune_run"]
@@ -53,9 +53,10 @@ class Options:
     resume: bool
 
 
-def finetune_run(run: Path, device: str, options: Options, *, as_json: bool) -> None:
+def finetune_run(run: Path, device: str | None, options: Options, *, as_json: bool) -> None:
     """Tune a configuration, write its numbers and ``tuned.json``, and show before and after."""
     chosen = choose(run, device, config_id=options.config_id, as_json=as_json)
+    check_folder(run / chosen.device)
     checkpoint = chosen.tuned / "checkpoint.pt"
     if checkpoint.is_file() and not options.resume:
         raise RunFolderError(

@@ -21,6 +21,7 @@ from hwdse.deploy.holds import BLOCK_SIZES
 from hwdse.errors import InputError
 from hwdse.experiment import load_experiment
 from hwdse.factories import call_factory
+from hwdse.files import check_folder
 from hwdse.formats import Precision
 from hwdse.graph import LayerGraph
 from hwdse.hardware import HardwareProfile, load_profile
@@ -148,6 +149,7 @@ def _check(options: Options) -> None:
         raise InputError(f"expected up to 10 seconds per entry, got {options.seconds_per_entry:g}; 0.05 to 0.1 is good")
     if options.end_to_end:
         _check_end_to_end(options)
+    check_folder(options.out)
 
 
 def _check_end_to_end(options: Options) -> None:

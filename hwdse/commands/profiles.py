@@ -11,11 +11,12 @@ import typer
 from pydantic import BaseModel
 from rich.table import Table
 
-from hwdse.commands.screen import CONSOLE, fail, print_json
+from hwdse.commands.screen import CONSOLE, fail, note, print_json
 from hwdse.errors import InputError
-from hwdse.hardware import HardwareProfile, load_profile, profile_paths
+from hwdse.hardware import HardwareProfile, load_profile, locate, profile_paths
 from hwdse.hardware import check as faults_of
 from hwdse.hardware.quantity import Quantity
+from hwdse.hardware.rate import OP_CLASSES
 from hwdse.hardware.schema import Conversion, NodeTime
 
 __all__ = ["check", "show", "show_list"]
@@ -83,27 +84,34 @@ def check(names: Sequence[str], *, as_json: bool) -> None:
     """Check profiles; exit 2 if one has faults, after all were looked at."""
     paths = {name: _path(name) for name in names} if names else dict(profile_paths())
     found = {name: faults_of(path) for name, path in paths.items()}
+    notes = {name: _notes(path) if not found[name] else () for name, path in paths.items()}
     if as_json:
-        rows = [{"name": name, "file": str(paths[name]), "faults": list(faults)} for name, faults in found.items()]
+        rows = [
+            {"name": name, "file": str(paths[name]), "faults": list(faults), "notes": list(notes[name])}
+            for name, faults in found.items()
+        ]
         print_json({"profiles": rows})
     for name, faults in found.items() if not as_json else ():
         noun = "fault" if len(faults) == 1 else "faults"
-        CONSOLE.print(f"{name}: {f'{len(faults)} {noun}' if faults else 'ok'}", markup=False)
+        CONSOLE.print(f"{name}: {f'{len(faults)} {noun}' if faults else 'ok'}", markup=False, soft_wrap=True)
         for fault in faults:
             fail(f"{name}: {fault}")
+        for sentence in notes[name] if names else ():
+            note(sentence)
     if any(found.values()):
         raise typer.Exit(BAD_INPUT)
 
 
+def _notes(path: Path) -> tuple[str, ...]:
+    """Return what is no fault of a profile, but may be meant otherwise."""
+    profile = load_profile(path)
+    return profile.unnamed_notes(OP_CLASSES, profile.precisions)
+
+
 def _path(name: str) -> Path:
     """Return the file of a profile given by name or file."""
-    if name in profile_paths():
-        return profile_paths()[name]
     path = Path(name)
-    if not path.is_file():
-        known = ", ".join(profile_paths())
-        raise InputError(f"expected the name of a profile ({known}) or a file, got {name!r}")
-    return path
+    return path if name not in profile_paths() and path.is_file() else locate(name)
 
 
 def _few(precisions: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from hwdse.commands.screen import CONSOLE, Watcher, print_json, watched
 from hwdse.errors import InputError
-from hwdse.files import write_csv, write_text
+from hwdse.files import check_file, check_folder, write_csv, write_text
 from hwdse.graph import LayerGraph
 from hwdse.hardware import HardwareProfile, load_profile, profile_paths
 from hwdse.networks import layer_graph
@@ -60,6 +60,8 @@ def fit(options: FitOptions, *, as_json: bool) -> None:
     InputError
         If there are no rows, or one has a fault.
     """
+    if options.out is not None:
+        check_file(options.out)
     profile = load_profile(options.name)
     rows, folder = _rows(options.name, options.rows)
     kept = [row for row in rows if row.is_uniform or not options.uniform_only]
@@ -89,6 +91,8 @@ def validate(names: Sequence[str], *, rows: Path | None, out: Path | None, as_js
     """
     if rows is not None and len(names) != 1:
         raise InputError(f"expected one profile with --rows, got {len(names)}; name the one that the rows are of")
+    if out is not None:
+        check_folder(out)
     wanted = list(names) or [name for name in profile_paths() if published_path(name) is not None]
     given = [(load_profile(name), *_rows(name, rows)) for name in wanted]
     found = []

@@ -8,15 +8,16 @@ from hwdse.commands.before_after import before_and_after, show_before_and_after
 from hwdse.commands.deployed import choose, restore
 from hwdse.commands.screen import CONSOLE, print_json, watched
 from hwdse.errors import RunFolderError
-from hwdse.files import write_json
+from hwdse.files import check_folder, write_json
 from hwdse.quantize.ranges import mean_harm
 
 __all__ = ["refine_run"]
 
 
-def refine_run(run: Path, device: str, *, config_id: str | None, experiment: Path | None, as_json: bool) -> None:
+def refine_run(run: Path, device: str | None, *, config_id: str | None, experiment: Path | None, as_json: bool) -> None:
     """Refine a configuration, keep it if it harms the calibration data less, and show before and after."""
     chosen = choose(run, device, config_id=config_id, as_json=as_json)
+    check_folder(run / chosen.device)
     if (chosen.tuned / "checkpoint.pt").is_file():
         raise RunFolderError(
             f"expected no unfinished tuning, got one in {chosen.tuned}; end it by hwdse finetune --resume first"

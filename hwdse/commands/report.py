@@ -9,6 +9,7 @@ import typer
 from hwdse.commands.answer import INFEASIBLE
 from hwdse.commands.screen import CONSOLE, fail, print_json, watched
 from hwdse.errors import RunFolderError
+from hwdse.files import check_file, check_folder
 from hwdse.report.page.write import write_page
 from hwdse.report.write import Width, write_report
 
@@ -24,7 +25,13 @@ def report(run: Path, *, out: Path | None, figures: bool, width: Width, pgf: boo
     ------
     RunFolderError
         If the run is unfinished or empty, after a page that says so is written; or if it is damaged.
+    InputError
+        If the page or the figures cannot be written where they belong.
     """
+    if out is not None:
+        check_file(out)
+    if (out is None or figures) and run.is_dir():
+        check_folder(run)
     drawn: list[Path] = []
     with watched(only_live=True) as progress:
         progress.start("page", 1)
@@ -36,8 +43,14 @@ def report(run: Path, *, out: Path | None, figures: bool, width: Width, pgf: boo
             drawn = write_report(run, every=True, width=width, pgf=pgf, progress=progress)
     if as_json:
         print_json({"page": str(page), "figures": [str(path) for path in drawn], "infeasible": dict(state.infeasible)})
-    for path in [] if as_json else [*drawn, page]:
-        CONSOLE.print(str(path), markup=False, soft_wrap=True)
+    else:
+        if drawn:
+            kinds = (
+                "PDF, PNG, PGF and CSV" if pgf and any(path.suffix == ".pgf" for path in drawn) else "PDF, PNG and CSV"
+            )
+            count = sum(path.suffix == ".pdf" for path in drawn)
+            CONSOLE.print(f"{drawn[0].parent}: {count} figures as {kinds}, captions.md", markup=False, soft_wrap=True)
+        CONSOLE.print(str(page), markup=False, soft_wrap=True)
     for device, reason in state.infeasible.items():
         fail(f"{device}: {reason}")
     if state.is_infeasible:

@@ -22,9 +22,9 @@ from rich.progress import Progress as Bar
 
 __all__ = ["CONSOLE", "Watcher", "fail", "note", "print_json", "watched"]
 
-# Without emoji: ":fire:" in a factory's name is no picture.
-CONSOLE = Console(highlight=False, emoji=False)
-_ERRORS = Console(stderr=True, highlight=False, emoji=False)
+# Without emoji and markup: ":fire:" in a name is no picture, and "[/b]" no end of a style.
+CONSOLE = Console(highlight=False, emoji=False, markup=False)
+_ERRORS = Console(stderr=True, highlight=False, emoji=False, markup=False)
 
 
 def fail(sentence: str) -> None:

@@ -14,7 +14,8 @@ from hwdse.commands.deployed import Chosen, choose, deploy
 from hwdse.commands.screen import CONSOLE, fail, print_json, watched
 from hwdse.deploy.verify import Verification
 from hwdse.deploy.verify import verify as verify_deployment
-from hwdse.files import write_json
+from hwdse.errors import InputError
+from hwdse.files import check_folder, inside, write_json
 
 __all__ = ["VERIFICATION_FAILED", "verify"]
 
@@ -23,7 +24,7 @@ VERIFICATION_FAILED = 4
 
 def verify(
     run: Path,
-    device: str,
+    device: str | None,
     *,
     config_id: str | None,
     threads: int,
@@ -31,19 +32,34 @@ def verify(
     use_tuned: bool,
     as_json: bool,
 ) -> None:
-    """Verify a configuration, write ``<run>/<device>/verify.json`` and show it; exit 4 if something does not hold."""
+    """Verify a configuration, write ``<run>/<device>/verify.json`` and show it; exit 4 if something does not hold.
+
+    The network and its data come from the factories of ``experiment``: what a run folder names is never called.
+
+    Raises
+    ------
+    InputError
+        If no experiment is named.
+    """
     chosen = choose(run, device, config_id=config_id, as_json=as_json)
+    if experiment is None:
+        raise InputError(
+            "expected the experiment file whose factories make the network and its data, got none, and verify calls no "
+            "code that a run folder names; add --experiment and the file"
+        )
+    check_folder(inside(run, chosen.device))
     with watched() as progress:
         deployment, inputs, is_tuned = deploy(chosen, experiment, progress, use_tuned=use_tuned)
         found = verify_deployment(deployment, inputs.evaluation, progress, threads=threads)
     if not is_tuned:
         found = replace(found, recorded=_recorded(chosen, found))
-    record = {"device": device, "config_id": chosen.config_id, "bits": chosen.bits, "tuned": is_tuned}
+    record = {"device": chosen.device, "config_id": chosen.config_id, "bits": chosen.bits, "tuned": is_tuned}
     record |= {"threads": threads, **found.record()}
-    write_json(run / device / "verify.json", record)
+    write_json(inside(run, chosen.device, "verify.json"), record)
     if as_json:
         print_json(record)
     else:
+        CONSOLE.print(f"{chosen.device} {chosen.config_id}: {found.verdict}", markup=False, soft_wrap=True)
         CONSOLE.print(_table(chosen, found, record))
         if found.note:
             CONSOLE.print(found.note, markup=False)

@@ -18,6 +18,7 @@ from hwdse.errors import InputError
 from hwdse.graph import BitConfig
 from hwdse.hardware.measure.session import open_session
 from hwdse.hardware.measure.timing import Harness, Timing, pinned
+from hwdse.quantize.batch import tensors_of
 from hwdse.quantize.network import QuantizedNetwork, Setting
 from hwdse.reason import reason_of
 
@@ -83,8 +84,7 @@ def run(
 
 def _feed(session: InferenceSession, batch: Any) -> dict[str, Array]:
     """Return the tensors of a batch by the names of the inputs, which come in the same order."""
-    tensors = (batch,) if isinstance(batch, torch.Tensor) else tuple(batch)
-    return {given.name: tensor.numpy() for given, tensor in zip(session.get_inputs(), tensors, strict=False)}
+    return {given.name: tensor.numpy() for given, tensor in zip(session.get_inputs(), tensors_of(batch), strict=False)}
 
 
 @dataclass(frozen=True)

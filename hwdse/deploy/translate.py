@@ -20,7 +20,8 @@ from torch.export import Dim
 from hwdse.capture.operators import PRODUCTS, base_name
 from hwdse.capture.sites import Site
 from hwdse.errors import InputError
-from hwdse.quantize.program import Program, Step
+from hwdse.quantize.program import Program
+from hwdse.quantize.runnable import Step
 from hwdse.reason import reason_of
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from hwdse.errors import InputError
 from hwdse.evaluate import Evaluation, Evaluator, Interval, mean_interval, paired_interval
 from hwdse.hardware.measure.timing import Harness, Timing
 from hwdse.progress import Progress
+from hwdse.quantize.batch import tensors_of
 
 __all__ = ["SIZE_TOLERANCE", "Verification", "verify"]
 
@@ -111,10 +112,22 @@ class Verification:
             )
         return found
 
+    @property
+    def verdict(self) -> str:
+        """In a sentence what was compared with what, how far apart it is at most, and whether it holds."""
+        agreement, failures = self.agreement, len(self.failures)
+        held = "it holds" if not failures else f"it does not hold ({failures} finding{'s' if failures > 1 else ''})"
+        return (
+            f"ONNX Runtime against the simulation on {agreement.samples} samples: {agreement.codes} codes differ by at "
+            f"most {agreement.largest_lsb}, outputs by {agreement.relative:.1e} of the largest, {self.metric} by "
+            f"{abs(self.drop.mean):.2g}; {held}"
+        )
+
     def record(self) -> dict[str, Any]:
         """Return everything as plain numbers and text."""
         prefix = f"{self.metric}_measured"
         return {
+            "verdict": self.verdict,
             "runtime": f"onnxruntime {version('onnxruntime')}",
             "agreement": asdict(self.agreement) | {"top1": self.agreement.top1, "holds": self.agreement.holds},
             "audit": None if self.executed is None else _audit_record(self.executed),
@@ -224,8 +237,7 @@ def _first(batches: Iterable[Any], samples: int) -> Any:
         If there is no batch.
     """
     for batch in batches:
-        tensors = (batch,) if isinstance(batch, torch.Tensor) else tuple(batch)
-        return tuple(_resized(tensor, samples) for tensor in tensors)
+        return tuple(_resized(tensor, samples) for tensor in tensors_of(batch))
     raise InputError("expected at least one evaluation batch, got none; check the evaluation factory")
 
 

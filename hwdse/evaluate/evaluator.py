@@ -14,9 +14,9 @@ from torch.utils import _pytree as pytree
 from hwdse.errors import InputError
 from hwdse.evaluate.batches import check_batch
 from hwdse.evaluate.metrics import Evaluation
+from hwdse.evaluate.scoring import batch_and_targets, batch_scores
 from hwdse.graph import BitConfig
 from hwdse.quantize.network import QuantizedNetwork, Setting
-from hwdse.reason import reason_of
 
 __all__ = ["Evaluator", "Scores"]
 
@@ -80,44 +80,18 @@ class Evaluator:
         parts: list[NDArray[np.float32]] = []
         started = self.clock()
         for item in self.evaluation.batches:
-            batch, targets = _pair(item)
+            batch, targets = batch_and_targets(item)
             samples = check_batch(network.captured, batch, "evaluation")
             outputs = network.forward(batch, setting)
             if config is None:
                 _check_finite(outputs, len(parts))
             reference = network.forward(batch, Setting()) if self.evaluation.metric.needs_reference else None
-            parts.append(self._scores(outputs, targets, reference, samples=samples))
+            parts.append(batch_scores(self.evaluation.metric, outputs, targets, reference, samples=samples))
             if is_enough is not None and is_enough(np.concatenate(parts)):
                 break
         if not parts:
             raise InputError("expected at least one evaluation batch, got none; check the evaluation factory")
         return Scores(np.concatenate(parts), self.clock() - started)
-
-    def _scores(self, outputs: object, targets: object, reference: object, *, samples: int) -> NDArray[np.float32]:
-        metric = self.evaluation.metric
-        try:
-            with torch.inference_mode():
-                scores = metric.scorer(outputs, targets, reference)
-        except InputError:
-            raise
-        except Exception as error:  # a user's function can fail in any way
-            raise InputError(
-                f"expected metric {metric.name!r} to score a batch, got {reason_of(error)}; correct the metric or the "
-                "targets"
-            ) from error
-        if not isinstance(scores, torch.Tensor) or tuple(scores.shape) != (samples,):
-            got = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
-            raise InputError(
-                f"expected metric {metric.name!r} to give one score per sample as a tensor of shape ({samples},) "
-                f"(i.e. (samples,)), got {got}; correct the metric"
-            )
-        if not bool(torch.isfinite(scores).all()):
-            raise InputError(
-                f"expected finite scores from metric {metric.name!r}, got NaN or infinity; correct the metric, or the "
-                "samples that it cannot score"
-            )
-        values: NDArray[np.float32] = scores.float().numpy()
-        return values
 
 
 def _check_finite(outputs: object, place: int) -> None:
@@ -128,13 +102,3 @@ def _check_finite(outputs: object, place: int) -> None:
             f"expected finite outputs of the network on the evaluation data, got NaN or infinity in batch {place} "
             "(counted from 0); check its inputs"
         )
-
-
-def _pair(item: object) -> tuple[object, object]:
-    if not isinstance(item, list | tuple) or len(item) != 2:
-        length = f" of {len(item)}" if isinstance(item, list | tuple) else ""
-        raise InputError(
-            f"expected evaluation batches as pairs (batch, target), got {type(item).__name__}{length}; change the "
-            "evaluation factory"
-        )
-    return item[0], item[1]

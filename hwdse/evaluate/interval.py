@@ -11,7 +11,7 @@ from scipy import stats
 
 from hwdse.errors import InputError
 
-__all__ = ["Interval", "mean_interval", "paired_interval"]
+__all__ = ["Interval", "mean_interval", "mean_intervals", "paired_interval", "paired_intervals"]
 
 _Z = float(stats.norm.ppf(0.975))
 
@@ -60,13 +60,19 @@ def mean_interval(scores: NDArray[np.floating], *, may_count: bool = True) -> In
     >>> round(interval.low, 3), round(interval.high, 3)
     (0.596, 0.982)
     """
-    values = _checked(scores)
-    n, mean = values.size, float(values.mean())
-    if not (may_count and _is_binary(values)):
-        return _student(values)
+    return mean_intervals(_checked(scores)[None], may_count=may_count)[0]
+
+
+def mean_intervals(scores: NDArray[np.floating], *, may_count: bool = True) -> list[Interval]:
+    """Return :func:`mean_interval` of every row of ``scores`` ``(n, samples)``."""
+    values = np.asarray(scores, dtype=np.float64)
+    n, mean = values.shape[1], values.mean(axis=1)
+    low, high = _student(values, counted := may_count & _are_binary(values))
     centre = (mean + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-    half = _Z / (1 + _Z**2 / n) * sqrt(mean * (1 - mean) / n + _Z**2 / (4 * n**2))
-    return Interval(mean, max(0.0, centre - half), min(1.0, centre + half), n)
+    half = _Z / (1 + _Z**2 / n) * np.sqrt(np.where(counted, mean * (1 - mean), 0.0) / n + _Z**2 / (4 * n**2))
+    low = np.where(counted, np.maximum(0.0, centre - half), low)
+    high = np.where(counted, np.minimum(1.0, centre + half), high)
+    return [Interval(*row, n) for row in zip(mean.tolist(), low.tolist(), high.tolist(), strict=True)]
 
 
 def paired_interval(
@@ -95,22 +101,36 @@ def paired_interval(
     ours, theirs = _checked(scores), _checked(reference)
     if ours.size != theirs.size:
         raise InputError(f"expected scores of the same samples, got {ours.size} and {theirs.size}")
+    return paired_intervals(ours[None], theirs, may_count=may_count)[0]
+
+
+def paired_intervals(
+    scores: NDArray[np.floating], reference: NDArray[np.floating], *, may_count: bool = True
+) -> list[Interval]:
+    """Return :func:`paired_interval` of every row of ``scores`` ``(n, samples)`` with ``reference`` ``(samples,)``."""
+    ours, theirs = np.asarray(scores, dtype=np.float64), np.asarray(reference, dtype=np.float64)
     difference = theirs - ours
-    if not (may_count and _is_binary(ours) and _is_binary(theirs)):
-        return _student(difference)
-    n = ours.size
-    lost, won = float((difference > 0).sum()) + 0.5, float((difference < 0).sum()) + 0.5
+    n, mean = ours.shape[1], difference.mean(axis=1)
+    low, high = _student(difference, counted := may_count & _are_binary(ours) & _are_binary(theirs[None]))
+    lost, won = (difference > 0).sum(axis=1) + 0.5, (difference < 0).sum(axis=1) + 0.5
     centre = (lost - won) / (n + 2)
-    half = _Z * sqrt((lost + won) - (lost - won) ** 2 / (n + 2)) / (n + 2)
-    return Interval(float(difference.mean()), max(-1.0, centre - half), min(1.0, centre + half), n)
+    half = _Z * np.sqrt((lost + won) - (lost - won) ** 2 / (n + 2)) / (n + 2)
+    low = np.where(counted, np.maximum(-1.0, centre - half), low)
+    high = np.where(counted, np.minimum(1.0, centre + half), high)
+    return [Interval(*row, n) for row in zip(mean.tolist(), low.tolist(), high.tolist(), strict=True)]
 
 
-def _student(values: NDArray[np.float64]) -> Interval:
-    n, mean = values.size, float(values.mean())
-    if n == 1:
-        raise InputError("expected at least 2 samples for an interval, got 1; evaluate on more samples")
-    half = float(stats.t.ppf(0.975, n - 1)) * float(values.std(ddof=1)) / sqrt(n)
-    return Interval(mean, mean - half, mean + half, n)
+def _student(values: NDArray[np.float64], spared: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the bounds of each row's mean, ``(n,)`` each; NaN where ``spared``."""
+    n = values.shape[1]
+    low, high = np.full((2, len(values)), np.nan)
+    if not spared.all():
+        if n == 1:
+            raise InputError("expected at least 2 samples for an interval, got 1; evaluate on more samples")
+        some = values[~spared]
+        mean, half = some.mean(axis=1), float(stats.t.ppf(0.975, n - 1)) * some.std(axis=1, ddof=1) / sqrt(n)
+        low[~spared], high[~spared] = mean - half, mean + half
+    return low, high
 
 
 def _checked(scores: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -120,5 +140,6 @@ def _checked(scores: NDArray[np.floating]) -> NDArray[np.float64]:
     return values
 
 
-def _is_binary(values: NDArray[np.float64]) -> bool:
-    return bool(np.isin(values, (0.0, 1.0)).all())
+def _are_binary(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return True for each row that holds nothing but 0 and 1, ``(n,)``."""
+    return np.asarray(((values == 0.0) | (values == 1.0)).all(axis=1))

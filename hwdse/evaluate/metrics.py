@@ -17,7 +17,7 @@ import torch
 from hwdse.analysis.sensitivity import first_tensor, kl, sqnr_db
 from hwdse.errors import InputError
 
-__all__ = ["METRICS", "Evaluation", "QualityMetric", "evaluation_of", "top1_on"]
+__all__ = ["METRICS", "Evaluation", "QualityMetric", "commonest_share", "evaluation_of", "top1_on"]
 
 Scorer = Callable[[Any, Any, Any], torch.Tensor]
 
@@ -158,6 +158,21 @@ class Evaluation:
             ) from error
         if is_spent_once:
             object.__setattr__(self, "batches", list(self.batches))
+
+
+def commonest_share(evaluation: Evaluation) -> float | None:
+    """Return the top-1 accuracy of always answering with the commonest class.
+
+    ``None`` where another metric counts, and where there is one class alone, so that nothing can be told from it.
+
+    >>> commonest_share(top1_on([(torch.zeros(4, 3), torch.tensor([0, 2, 2, 1]))]))
+    0.5
+    """
+    if evaluation.metric is not METRICS["top1"]:
+        return None
+    labels = torch.cat([torch.as_tensor(targets).reshape(-1) for _, targets in evaluation.batches])
+    counts = labels.unique(return_counts=True)[1]
+    return int(counts.max()) / labels.numel() if len(counts) > 1 else None
 
 
 def evaluation_of(batches: Iterable[tuple[Any, Any]], metric: str | Callable[[Any, Any], torch.Tensor]) -> Evaluation:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from hwdse.errors import RunFolderError
+from hwdse.files import inside
 from hwdse.hardware.faults import closest
 from hwdse.hardware.rate import OP_CLASSES
 
-__all__ = ["cited", "cross_faults"]
+__all__ = ["cited", "cross_faults", "table_file"]
 
 Raw = Mapping[str, Any]
+_CLOCKED = ("macs_per_cycle", "cycles")
+"""What a rate may be given by that takes the clock."""
 
 
-def cross_faults(raw: Raw, *, stem: str | None, folder: Path | None) -> list[str]:
+_NAMES_NO_FORMAT = re.compile(r"rates(\[\d+\](\.(activations|container|scaling)\b.*)?)?")
+"""Where a fault leaves open which formats a rate stores activations in."""
+
+
+def cross_faults(raw: Raw, *, stem: str | None, folder: Path | None, faulty: Collection[str]) -> list[str]:
     """Return the faults between sections: names, citations, duplicates, missing partners, missing files.
 
     Parameters
@@ -25,7 +34,10 @@ def cross_faults(raw: Raw, *, stem: str | None, folder: Path | None) -> list[str
         File name without its ending, where there is a file.
     folder
         Where its table must lie.
+    faulty
+        Paths in the file that the schema found a fault at: a check that rests on them is left out.
     """
+    stored = None if any(map(_NAMES_NO_FORMAT.fullmatch, faulty)) else _stored_formats(raw)
     return [
         *_name_faults(raw, stem),
         *_source_faults(raw),
@@ -33,12 +45,24 @@ def cross_faults(raw: Raw, *, stem: str | None, folder: Path | None) -> list[str
         *_efficiency_faults(raw),
         *_memory_faults(raw),
         *_energy_faults(raw),
-        *_conversion_faults(raw),
+        *_conversion_faults(raw, stored),
         *_handover_faults(raw),
         *_overhead_faults(raw),
-        *_node_faults(raw),
+        *_node_faults(raw, stored),
         *_table_faults(raw, folder),
     ]
+
+
+def table_file(raw: Raw, folder: Path | None) -> Path | None:
+    """Return the table that a profile in ``folder`` names; ``None`` where it names none that lies beside it."""
+    name = raw.get("table")
+    if folder is None or not isinstance(name, str):
+        return None
+    try:
+        path = inside(folder, name)
+    except RunFolderError:
+        return None
+    return path if path.is_file() else None
 
 
 def cited(raw: Raw) -> Iterator[tuple[str, str]]:
@@ -77,9 +101,9 @@ def _name_faults(raw: Raw, stem: str | None) -> Iterator[str]:
 def _source_faults(raw: Raw) -> Iterator[str]:
     sources = raw.get("sources")
     known = list(sources) if isinstance(sources, Mapping) else []
-    for path, key in cited(raw):
+    for path, key in cited(raw) if known else ():
         if key not in known:
-            yield f"{path}: expected a key of [sources], got {key!r}; {closest(key, known) if known else 'add it'}"
+            yield f"{path}: expected a key of [sources], got {key!r}; {closest(key, known)}"
 
 
 def _rate_faults(raw: Raw) -> Iterator[str]:
@@ -95,9 +119,9 @@ def _rate_faults(raw: Raw) -> Iterator[str]:
                     if first != i:
                         again = f"{' x '.join(pair)} for {op_class}{f' {kernel}' if kernel else ''}"
                         yield f"rates[{i}]: expected one rate per pair and class, got {again} as in rates[{first}]"
-        for key in ("macs_per_cycle", "cycles"):
-            if key in rate and "clock_mhz" not in raw:
-                yield f"rates[{i}].{key}: expected clock_mhz beside it, got none; add it or use gmac_per_s"
+    clocked = [f"rates[{i}].{key}" for i, rate in _tables(raw, "rates") for key in _CLOCKED if key in rate]
+    if clocked and "clock_mhz" not in raw:
+        yield f"{clocked[0]}: expected clock_mhz beside it, got none; add it or use gmac_per_s"
 
 
 def _pairs(rate: Raw, weights: str, activations: str) -> list[tuple[str, str]]:
@@ -118,7 +142,7 @@ def _kernels(rate: Raw) -> list[str]:
 
 def _handover_faults(raw: Raw) -> Iterator[str]:
     units = [i for i, rate in _tables(raw, "rates") if "unit" in rate]
-    if "handover" in raw and not units:
+    if "handover" in raw and not units and _tables(raw, "rates"):
         yield "handover: expected a rate with a unit of its own, got none; add unit to a rate or remove it"
     other = next((key for key in ("conversions", "nodes") if key in raw), None)
     for key in ("handover", "switch"):
@@ -136,9 +160,11 @@ def _efficiency_faults(raw: Raw) -> Iterator[str]:
     efficiency = raw.get("efficiency")
     if not isinstance(efficiency, Mapping):
         return
+    said: set[str] = set()
     for i, rate in _tables(raw, "rates"):
-        missing = [name for name in _classes(rate) if name not in efficiency]
+        missing = [name for name in _classes(rate) if name not in efficiency and name not in said]
         if missing and "efficiency" not in rate:
+            said.update(missing)
             yield f"rates[{i}].op_classes: expected an [efficiency] of {', '.join(missing)}, got none; add it"
 
 
@@ -169,12 +195,12 @@ def _stored_formats(raw: Raw) -> set[str]:
     return {name for name in named if isinstance(name, str)} | {"fp32"}
 
 
-def _conversion_faults(raw: Raw) -> Iterator[str]:
-    stored, seen = _stored_formats(raw), dict[tuple[str, str, str], int]()
+def _conversion_faults(raw: Raw, stored: Collection[str] | None) -> Iterator[str]:
+    seen: dict[tuple[str, str, str], int] = {}
     for i, entry in _tables(raw, "conversions"):
         ends = {key: entry.get(key) for key in ("from", "to")}
         for key, name in ends.items():
-            if isinstance(name, str) and name not in stored:
+            if isinstance(name, str) and stored is not None and name not in stored:
                 yield f"conversions[{i}].{key}: {_not_stored(name, stored)}"
         if not all(isinstance(name, str) for name in ends.values()):
             continue
@@ -187,24 +213,24 @@ def _conversion_faults(raw: Raw) -> Iterator[str]:
         yield "switch: expected either [switch] or [[conversions]], got both; remove one"
 
 
-def _node_faults(raw: Raw) -> Iterator[str]:
-    stored, seen = _stored_formats(raw), dict[tuple[str, str], int]()
+def _node_faults(raw: Raw, stored: Collection[str] | None) -> Iterator[str]:
+    seen: dict[tuple[str, str], int] = {}
     for i, entry in _tables(raw, "nodes"):
         operator, name = entry.get("operator"), entry.get("activations")
         if not isinstance(operator, str) or not isinstance(name, str):
             continue
-        if name not in stored:
+        if stored is not None and name not in stored:
             yield f"nodes[{i}].activations: {_not_stored(name, stored)}"
         if seen.setdefault((operator, name), i) != i:
             first = f"nodes[{seen[operator, name]}]"
             yield f"nodes[{i}]: expected one entry per operator and format, got {operator} in {name} as in {first}"
 
 
-def _not_stored(name: str, stored: set[str]) -> str:
+def _not_stored(name: str, stored: Collection[str]) -> str:
     return f"expected a format that a rate stores activations in ({', '.join(sorted(stored))}), got {name!r}"
 
 
 def _table_faults(raw: Raw, folder: Path | None) -> Iterator[str]:
     table = raw.get("table")
-    if isinstance(table, str) and (folder is None or not (folder / table).is_file()):
+    if isinstance(table, str) and table_file(raw, folder) is None:
         yield f"table: expected a file beside the profile, got {table!r}, which does not exist"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from difflib import get_close_matches
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from pydantic import BaseModel, ValidationError
 
-__all__ = ["closest", "nested_section", "path_of", "sentences"]
+__all__ = ["closest", "nested_section", "path_of", "respelt", "sentences"]
 
 TYPES = {
     "float_type": "a number",
@@ -25,13 +26,41 @@ TYPES = {
     "string_too_short": "text",
 }
 
+MISSPELT = 0.75
+"""Similarity from which on an unknown key is taken for a known one."""
+
 
 def sentences(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """Return one sentence per fault that validation against ``model`` found."""
+    """Return one sentence per fault that validation against ``model`` found.
+
+    A list whose entries have faults counts as too short, too; that says nothing new and is left out.
+    """
+    faults = error.errors(include_url=False)
+    places = [fault["loc"] for fault in faults]
     return [
         f"{path_of(fault['loc'])}: {_sentence(fault, model)}" if fault["loc"] else _sentence(fault, model)
-        for fault in error.errors(include_url=False)
+        for fault in faults
+        if fault["type"] != "too_short" or not any(_is_inside(place, fault["loc"]) for place in places)
     ]
+
+
+def respelt(raw: Mapping[str, Any], error: ValidationError, model: type[BaseModel]) -> tuple[dict[str, Any], list[str]]:
+    """Return ``raw`` with misspelt keys put right, and a sentence for each of them.
+
+    A key that is not known is misspelt where the closest known one is missing. What it holds can then be checked, and
+    the known key is no second fault.
+    """
+    mended, said = deepcopy(dict(raw)), []
+    for fault in error.errors(include_url=False):
+        if fault["type"] != "extra_forbidden":
+            continue
+        *steps, key = fault["loc"]
+        part = _part(mended, steps)
+        matches = get_close_matches(str(key), list(_keys(model, steps)), n=1, cutoff=MISSPELT)
+        if matches and matches[0] not in part:
+            part[matches[0]] = part.pop(str(key))
+            said.append(f"{path_of(fault['loc'])}: {_sentence(fault, model)}")
+    return mended, said
 
 
 def path_of(location: Sequence[int | str]) -> str:
@@ -45,14 +74,16 @@ def path_of(location: Sequence[int | str]) -> str:
     return steps.removeprefix(".")
 
 
-def closest(name: str, known: Sequence[str]) -> str:
-    """Return a hint that names the closest of ``known``, or all of them.
+def closest(name: str, known: Sequence[str], *, most: int = 1) -> str:
+    """Return a hint that names up to ``most`` of ``known``, the closest first, or all where none is close.
 
     >>> closest("mpci", ["mpic", "nvidia_t4"])
     'did you mean mpic?'
+    >>> closest("nvidia_t3", ["mpic", "nvidia_t2", "nvidia_t4"], most=3)
+    'did you mean nvidia_t4 or nvidia_t2?'
     """
-    matches = get_close_matches(name, known, n=1)
-    return f"did you mean {matches[0]}?" if matches else f"known: {', '.join(known)}"
+    matches = get_close_matches(name, known, n=most)
+    return f"did you mean {' or '.join(matches)}?" if matches else f"known: {', '.join(known)}"
 
 
 def nested_section(annotation: Any) -> type[BaseModel] | None:
@@ -60,6 +91,19 @@ def nested_section(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for part in get_args(annotation) if (found := nested_section(part)) is not None), None)
+
+
+def _is_inside(place: Sequence[int | str], outer: Sequence[int | str]) -> bool:
+    """Return whether a location is inside another one."""
+    return len(place) > len(outer) and place[: len(outer)] == outer
+
+
+def _part(raw: dict[str, Any], steps: Sequence[int | str]) -> dict[str, Any]:
+    """Return the table of a file at a location."""
+    part: Any = raw
+    for step in steps:
+        part = part[step]
+    return cast(dict[str, Any], part)
 
 
 def _sentence(fault: Mapping[str, Any], model: type[BaseModel]) -> str:

@@ -143,6 +143,7 @@ class Row(Section):
 
 COLUMNS = tuple(Row.model_fields)
 SIZES = ("kernel", "stride", "output_size")
+MOST_AXES = 8
 
 
 def read_table(path: Path, *, batch: int, sources: Collection[str]) -> tuple[LatencyTable, tuple[str, ...]]:
@@ -197,7 +198,8 @@ def _typed(column: str, text: str | list[str] | None) -> object:
     if not isinstance(text, str):
         return text
     if column in SIZES:
-        return tuple(_number(part) for part in text.split("x")) if text else ()
+        parts = text.split("x") if text else []
+        return tuple(map(_number, parts)) if len(parts) <= MOST_AXES else text
     if column == "kind":
         return Kind(text) if text in {kind.value for kind in Kind} else text
     return _number(text) if column not in {"op", "weights", "activations", "scope", "source"} else text

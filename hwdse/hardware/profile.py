@@ -50,6 +50,9 @@ class HardwareProfile:
     spec: ProfileFile
     table: LatencyTable
 
+    def __repr__(self) -> str:
+        return f"<HardwareProfile {self.name}: {self.title}; {len(self.precisions)} precisions>"
+
     @property
     def name(self) -> str:
         """The name it is loaded by."""
@@ -88,14 +91,17 @@ class HardwareProfile:
     @property
     def accuracy_note(self) -> str:
         """One sentence to show wherever the device's figures are shown."""
+        return f"{self.origin_note}; {self.accuracy_claim}" if self.spec.accuracy is not None else self.origin_note
+
+    @property
+    def origin_note(self) -> str:
+        """What latencies come from: a measured table, or a closed form."""
         if not self.has_measured_table:
-            note = f"order of magnitude: {self.name} has no measured table, its figures come from a closed form"
-        else:
-            note = (
-                f"{len(self.table)} layer shapes of {self.name} are from a measured table (batch of {self.batch}), "
-                "the others from a closed form: an order of magnitude"
-            )
-        return f"{note}; {self.accuracy_claim}" if self.spec.accuracy is not None else note
+            return f"order of magnitude: {self.name} has no measured table, its figures come from a closed form"
+        return (
+            f"{len(self.table)} layer shapes of {self.name} are from a measured table (batch of {self.batch}), the "
+            "others from a closed form: an order of magnitude"
+        )
 
     @property
     def accuracy_claim(self) -> str:
@@ -175,6 +181,23 @@ class HardwareProfile:
         if self.spec.efficiency is None or rate.efficiency is not None:
             return OP_CLASSES
         return tuple(name for name in OP_CLASSES if getattr(self.spec.efficiency, name) is not None)
+
+    @cached_property
+    def unnamed(self) -> dict[OpClass, tuple[Precision, ...]]:
+        """Classes that ``[efficiency]`` does not name, and the precisions that they are not run at for that alone."""
+        general = [rate.precision for rate in self.rates if rate.op_classes is None]
+        missing = {name: tuple(p for p in general if (name, p) not in self._rates) for name in OP_CLASSES}
+        return {name: precisions for name, precisions in missing.items() if precisions}
+
+    def unnamed_notes(self, classes: Iterable[str], candidates: Iterable[Precision]) -> tuple[str, ...]:
+        """Return a sentence for each class that some of ``candidates`` do not run since ``[efficiency]`` lacks it."""
+        wanted, offered = set(classes), set(candidates)
+        found = {name: [str(p) for p in own if p in offered] for name, own in self.unnamed.items() if name in wanted}
+        return tuple(
+            f"{self.name} runs no {name} layer at {', '.join(texts)}, since [efficiency] has no share for {name}"
+            for name, texts in found.items()
+            if texts
+        )
 
     @property
     def op_classes(self) -> tuple[OpClass, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,6 @@ def recorded_profile(resolved: Mapping[str, Any], device: str) -> HardwareProfil
     files = resolved.get("profiles")
     recorded = files.get(device) if isinstance(files, dict) else None
     path = Path(recorded) if isinstance(recorded, str) else None
-    if path is None or not path.is_file():
+    if path is None or not os.path.isfile(path):  # which says no to what is no path at all
         path = profile_paths().get(device)
     return None if path is None else load_profile(path)

@@ -15,8 +15,9 @@ import torch
 from hwdse.quantize.adaround_settings import AdaRoundSettings
 from hwdse.quantize.blocks import Block
 from hwdse.quantize.differentiable import differentiable
-from hwdse.quantize.program import IMAGES, Environment, Program
+from hwdse.quantize.program import Program
 from hwdse.quantize.rebuilt import Rebuilt
+from hwdse.quantize.runnable import IMAGES, Environment
 from hwdse.quantize.soft import Piece, SoftWeight, Tensors, learn
 from hwdse.quantize.walk import KEPT_BYTES, Part, Walk
 

@@ -63,8 +63,8 @@ class AdaRoundSettings:
                 "expected a positive learning rate, no negative regularisation and a warm-up in [0, 1], got "
                 f"{self.learning_rate}, {self.regularisation} and {self.warm_up}"
             )
-        if min(self.beta) <= 1.0:
-            raise InputError(f"expected exponents above 1, got {self.beta[0]} and {self.beta[1]}")
+        if len(self.beta) != 2 or min(self.beta) <= 1.0:
+            raise InputError(f"expected two exponents above 1, got {' and '.join(map(str, self.beta)) or 'none'}")
 
     def beta_at(self, iteration: int) -> float | None:
         """Return the exponent at an iteration; ``None`` during the warm-up."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,17 +15,6 @@ from hwdse.files import write_bytes
 from hwdse.reason import reason_of
 
 __all__ = ["read_checkpoint", "write_checkpoint"]
-
-_DAMAGED = (
-    OSError,
-    EOFError,
-    ValueError,
-    KeyError,
-    TypeError,
-    RuntimeError,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-)
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any], about: Mapping[str, str]) -> Path:
@@ -47,9 +35,11 @@ def read_checkpoint(path: Path, about: Mapping[str, str]) -> dict[str, Any]:
     if not path.is_file():
         raise RunFolderError(f"expected a checkpoint to go on from, got no file {path}; leave out --resume")
     try:
+        if not zipfile.is_zipfile(path):  # torch would try its older formats, pickles among them
+            raise zipfile.BadZipFile("no archive")  # noqa: TRY301  (told like all else that is wrong)
         found = torch.load(path, weights_only=True)
         there, state = dict(found["about"]), dict(found["state"])
-    except _DAMAGED as error:
+    except Exception as error:  # what damage makes of the reader has no common class but this
         raise RunFolderError(
             f"expected a checkpoint in {path}, got a damaged file ({reason_of(error)}); remove it and begin anew"
         ) from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,16 +14,15 @@ import torch
 from numpy.typing import NDArray
 
 from hwdse.errors import InputError, RunFolderError
-from hwdse.files import write_bytes
+from hwdse.files import parse_json, write_bytes
 from hwdse.formats import Levels, NumberFormat, Precision, parse
 from hwdse.graph import BitConfig, Layer
-from hwdse.quantize.program import channels_last
 from hwdse.quantize.quantizer import CASTS, CastQuantizer, CodebookQuantizer, Quantizer, UniformQuantizer
+from hwdse.quantize.runnable import channels_last
 from hwdse.quantize.weights import QuantizedWeight
+from hwdse.reason import reason_of
 
 __all__ = ["Fitted"]
-
-_DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, InputError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,14 +117,15 @@ class Fitted:
         """
         try:
             with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
-                header = json.loads(str(archive["header"]))
+                header = parse_json(str(archive["header"]))
                 differing = sorted(key for key in about if header["about"].get(key) != about[key])
                 found = None if differing else cls._of(header, archive)
         except FileNotFoundError as error:
             raise RunFolderError(f"expected fitted weights in {path}, got no file; fit them first") from error
-        except _DAMAGED as error:
+        except Exception as error:  # what damage makes of the readers has no common class but this
             raise RunFolderError(
-                f"expected fitted weights in {path}, got a damaged file ({error}); remove it and fit them again"
+                f"expected fitted weights in {path}, got a damaged file ({reason_of(error)}); remove it and fit them "
+                "again"
             ) from error
         if found is None:
             raise RunFolderError(

@@ -8,9 +8,9 @@ import torch
 from hwdse.formats import Granularity
 from hwdse.quantize.bias import mean_error
 from hwdse.quantize.moments import SecondMoments
-from hwdse.quantize.program import channels_last
 from hwdse.quantize.rebuilt import Rebuilt
 from hwdse.quantize.reconstruct import Damped, Grid, damping_of, output_error, reconstruct
+from hwdse.quantize.runnable import channels_last
 from hwdse.quantize.walk import LayerView
 from hwdse.quantize.weights import QuantizedWeight
 

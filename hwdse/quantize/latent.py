@@ -10,7 +10,7 @@ from hwdse.calibrate.codebook import sign_split_quantiles
 from hwdse.calibrate.distribution import nearest, places_of
 from hwdse.formats import Granularity, Scheme
 from hwdse.quantize.learned_step import balanced, learned_step
-from hwdse.quantize.program import channels_last
+from hwdse.quantize.runnable import channels_last
 from hwdse.quantize.weights import QuantizedWeight, scale_rows
 
 __all__ = ["LatentWeight", "row_numbers", "with_quantiles"]

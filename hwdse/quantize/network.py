@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from hwdse.capture.sites import Site
 from hwdse.errors import InputError
 from hwdse.formats import FP32, NumberFormat, Precision, Scheme, parse
 from hwdse.graph import BitConfig, Layer
-from hwdse.progress import SILENT, Progress
+from hwdse.progress import SILENT, Progress, Remembered
 from hwdse.quantize.equalize import equalize
 from hwdse.quantize.fitted import Fitted
 from hwdse.quantize.observe import observe, read_points
@@ -30,6 +30,7 @@ from hwdse.quantize.recipe import OUTPUT, Recipe
 from hwdse.quantize.store import Shelf, Store
 from hwdse.quantize.threads import single_threaded
 from hwdse.quantize.weights import QuantizedWeight, quantize_weight
+from hwdse.workers import Crew
 
 __all__ = ["QuantizedNetwork", "Setting", "program_of"]
 
@@ -261,11 +262,7 @@ class QuantizedNetwork:
 
     def forward(self, batch: Any, setting: Setting) -> Any:
         """Return the network's output for one batch under ``setting``."""
-        with torch.inference_mode():
-            values = self.program.start(batch, setting.constants)
-            self.program.quantize_inputs(values, setting.quantizers)
-            self.program.advance(values, setting.quantizers)
-            return self.program.result(values)
+        return self.program.forward(batch, setting.constants, setting.quantizers)
 
     def quantized_weight(self, layer: Layer, number_format: NumberFormat) -> QuantizedWeight:
         """Return the weight of ``layer`` in ``number_format``, values and scales.
@@ -288,7 +285,7 @@ class QuantizedNetwork:
         rebuilt = self._of_format(number_format).get(layer.weight or "")
         return None if rebuilt is None else rebuilt.bias
 
-    def find(self, precisions: Collection[Precision], *, progress: Progress = SILENT) -> None:
+    def find(self, precisions: Collection[Precision], *, progress: Progress = SILENT, crew: Crew | None = None) -> None:
         """Find all weights and ranges of ``precisions`` now; what is not found here is found on demand.
 
         Raises
@@ -297,7 +294,7 @@ class QuantizedNetwork:
             As :meth:`check_formats`, :meth:`reconstruct` and :meth:`choose_ranges`.
         """
         self.check_formats(precisions)
-        self.reconstruct((precision.weights for precision in precisions), progress=progress)
+        self.reconstruct((precision.weights for precision in precisions), progress=progress, crew=crew)
         self.choose_ranges((precision.activations for precision in precisions), progress=progress)
 
     def check_formats(self, precisions: Iterable[Precision]) -> None:
@@ -315,11 +312,13 @@ class QuantizedNetwork:
             for point in self.streams:
                 self._seen_quantizer(point, precision.activations)
 
-    def reconstruct(self, number_formats: Iterable[NumberFormat], *, progress: Progress = SILENT) -> None:
+    def reconstruct(
+        self, number_formats: Iterable[NumberFormat], *, progress: Progress = SILENT, crew: Crew | None = None
+    ) -> None:
         """Find all weights in ``number_formats`` now, if the recipe finds them from data; else it is done on demand.
 
-        Formats are found side by side, as many as there are threads. Says through ``progress`` where calibration data
-        are too few, and which layers stay rounded to nearest.
+        Formats are found side by side: by a ``crew``, or by as many threads as there are. Says through ``progress``
+        where calibration data are too few, and which layers stay rounded to nearest.
 
         Raises
         ------
@@ -329,13 +328,40 @@ class QuantizedNetwork:
         wanted = [f for f in dict.fromkeys(number_formats) if self._is_rebuilt(f) and f not in self._rebuilt]
         if not wanted:
             return
-        sites = self._sites
-        progress.start(f"weights in {', '.join(f.name for f in wanted)}", len(sites) * len(wanted))
-        workers = min(torch.get_num_threads(), len(wanted))
-        with single_threaded(), ThreadPoolExecutor(workers) as executor:
-            found = executor.map(lambda number_format: self._rebuild(number_format, progress), wanted)
-            self._rebuilt |= dict(zip(wanted, found, strict=True))
+        progress.start(f"weights in {', '.join(f.name for f in wanted)}", len(self._sites) * len(wanted))
+        far = [f for f in wanted if crew is not None and not self._is_kept(f)]
+        if crew is not None and far:
+            self._rebuilt |= dict(zip(far, self._rebuilt_by(crew, far, progress), strict=True))
+        near = [f for f in wanted if f not in far]
+        if near:
+            with single_threaded(), ThreadPoolExecutor(min(torch.get_num_threads(), len(near))) as executor:
+                found = executor.map(lambda number_format: self._rebuild(number_format, progress), near)
+                self._rebuilt |= dict(zip(near, found, strict=True))
         self._tell(wanted, progress)
+
+    def _is_kept(self, number_format: NumberFormat) -> bool:
+        """Return True if all weights in a format are on disk."""
+        shelf = self._shelf(number_format)
+        return shelf is not None and all(shelf.has(name) for name in self._sites)
+
+    def _rebuilt_by(
+        self, crew: Crew, number_formats: Sequence[NumberFormat], progress: Progress
+    ) -> Iterator[dict[str, Rebuilt]]:
+        """Yield the weights in each format, found by a crew and kept here."""
+        bare = copy(self)
+        bare.store, bare._weights, bare._rebuilt, bare._seen, bare._chosen = None, {}, {}, {}, {}
+        items = [(bare, number_format) for number_format in number_formats]
+        for number_format, (found, sentences) in zip(
+            number_formats, crew.map(rebuild_format, items, about="the search for weights"), strict=True
+        ):
+            shelf = self._shelf(number_format)
+            for name, rebuilt in found.items():
+                if shelf is not None:
+                    shelf.put(name, rebuilt)
+                progress.advance()
+            for sentence in sentences:
+                progress.warn(sentence)
+            yield found
 
     def choose_ranges(self, number_formats: Iterable[NumberFormat], *, progress: Progress = SILENT) -> None:
         """Find ranges of all activations in ``number_formats`` now, if the recipe finds them by the output.
@@ -485,3 +511,11 @@ class QuantizedNetwork:
         if self._fitted is not None and point in self._fitted.quantizers:
             return self._fitted.quantizers[point]
         return self._found_quantizer(point, number_format)
+
+
+def rebuild_format(network: QuantizedNetwork, number_format: NumberFormat) -> tuple[dict[str, Rebuilt], list[str]]:
+    """Return a network's weights in a format, and what is to be said about them; for another process."""
+    remembered = Remembered()
+    with single_threaded():
+        found = network._rebuild(number_format, remembered)
+    return found, remembered.sentences

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from itertools import starmap
 from typing import Any
 
 import torch
@@ -11,7 +12,9 @@ from torch import fx
 from hwdse.calibrate import Stream
 from hwdse.capture import Capture
 from hwdse.errors import InputError
-from hwdse.quantize.program import IMAGES, Program
+from hwdse.quantize.program import Program
+from hwdse.quantize.runnable import IMAGES, Runnable
+from hwdse.workers import Crew
 
 __all__ = ["channel_axes", "observe", "read_points"]
 
@@ -36,11 +39,17 @@ class _Observer:
 
 
 def observe(
-    program: Program, batches: Iterable[Any], *, channels: bool = False, on_batch: Callable[[], None] | None = None
+    program: Program,
+    batches: Iterable[Any],
+    *,
+    channels: bool = False,
+    on_batch: Callable[[], None] | None = None,
+    crew: Crew | None = None,
 ) -> dict[str, Stream]:
     """Return what every tensor that a layer reads holds, over the calibration ``batches``.
 
-    Memory does not grow with the number of batches.
+    Memory does not grow with the number of batches. Each is looked at apart, and what it holds is added to what those
+    before it hold: whoever looks at it, the result is the same.
 
     Parameters
     ----------
@@ -50,6 +59,8 @@ def observe(
         Look at every channel apart, too; calibration needs only the tensors.
     on_batch
         Called after each batch.
+    crew
+        Who looks at the batches; ``None`` for this process.
 
     Raises
     ------
@@ -57,16 +68,26 @@ def observe(
         If there is no batch, none holds a sample, or a value is not finite (the tensor is named).
     """
     axes = channel_axes(program.captured) if channels else {}
-    observers = {point: _Observer(point, axes.get(point)) for point in program.points}
-    with torch.inference_mode():
-        for batch in batches:
-            values = program.start(batch, {})
-            program.quantize_inputs(values, observers)
-            program.advance(values, observers)
-            if on_batch is not None:
-                on_batch()
-    if not all(observer.stream.tensor.count.all() for observer in observers.values()):
+    points = {point: axes.get(point) for point in program.points}
+    items = ((program.runnable, batch, points) for batch in batches)
+    seen = (
+        starmap(observe_batch, items) if crew is None else crew.map(observe_batch, items, about="a calibration batch")
+    )
+    found = {point: Stream(axis) for point, axis in points.items()}
+    for streams in seen:
+        for point, stream in streams.items():
+            found[point].merge(stream)
+        if on_batch is not None:
+            on_batch()
+    if not all(stream.tensor.count.all() for stream in found.values()):
         raise InputError("expected at least one batch of calibration data, got none; check the calibration factory")
+    return found
+
+
+def observe_batch(network: Runnable, batch: Any, points: Mapping[str, int | None]) -> dict[str, Stream]:
+    """Return what the tensors at ``points``, each with its channel axis, hold for one batch."""
+    observers = {point: _Observer(point, axis) for point, axis in points.items()}
+    network.forward(batch, {}, observers)
     return {point: observer.stream for point, observer in observers.items()}
 
 

@@ -6,106 +6,58 @@ quantizers by pointer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import fx
-from torch.utils import _pytree as pytree
 
 from hwdse.capture import Capture
 from hwdse.capture.flow import flat_arguments
 from hwdse.capture.operators import base_name, is_elementwise, is_view
 from hwdse.capture.sites import Site
-from hwdse.errors import InputError
-from hwdse.quantize.quantizer import Quantizer
+from hwdse.quantize.runnable import Quantizers, Runnable, Slot, Step, channels_last
 
-__all__ = ["Program", "Step", "layer_output", "reads"]
+__all__ = ["Program", "layer_output", "reads"]
 
 _RESHAPES = {"view", "_unsafe_view"}
 _CLIPS = {"relu", "relu6", "hardtanh", "clamp", "clamp_min"}
 """Operators that a runtime computes within the convolution before them, by where its output's codes end."""
 
-IMAGES = 4
-"""Axes of a batch of images: samples, channels, height, width."""
-
 _CHECKS = {"_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range_for_size"}
 
-Environment = list[Any]
-Quantizers = Mapping[str, Quantizer]
 
-
-@dataclass(frozen=True)
-class Step:
-    """One operator of the program.
-
-    Attributes
-    ----------
-    name
-        Name of the node it computes.
-    function
-        What computes it.
-    arguments, keywords
-        Constants, and :class:`fx.Node` for values.
-    output
-        Position of the result among the values.
-    frees
-        Positions that nobody reads afterwards.
-    point
-        Name under which the result is quantized; empty if no layer reads it.
-    second
-        Name under which the second operand is quantized; empty if it is not.
-    is_relu
-        True if the step is a ReLU, which an unsigned quantizer makes superfluous.
-    """
-
-    name: str
-    function: Callable[..., Any]
-    arguments: tuple[Any, ...]
-    keywords: dict[str, Any]
-    output: int
-    frees: tuple[int, ...] = ()
-    point: str = ""
-    second: str = ""
-    is_relu: bool = False
-
-
-@dataclass
-class Program:
+@dataclass(kw_only=True)
+class Program(Runnable):
     """An executable form of a captured network.
 
     Attributes
     ----------
     captured
         Where it came from.
-    steps
-        Operators in order.
-    constants
-        Values at the start: folded weights and biases, parameters, folded constants; ``None`` elsewhere.
     weights
         Position of each layer's weight by the parameter's name.
     folded
         Full-precision weight (batch norm folded) by the parameter's name.
     biases
         Position of each layer's bias by the layer's name, where it has one that nothing else reads.
-    inputs
-        Positions of the user's inputs, with the name under which each is quantized.
     written
         Name under which the result of each convolution may be quantized, after a ReLU or clip that only it feeds, by
         the layer's name; empty unless asked for.
     """
 
     captured: Capture
-    steps: list[Step] = field(default_factory=list)
-    constants: Environment = field(default_factory=list)
     weights: dict[str, int] = field(default_factory=dict)
     folded: dict[str, torch.Tensor] = field(default_factory=dict)
     biases: dict[str, int] = field(default_factory=dict)
-    inputs: list[tuple[int, str]] = field(default_factory=list)
-    outputs: list[Any] = field(default_factory=list)
     written: dict[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def runnable(self) -> Runnable:
+        """The steps alone, for where the captured network is not."""
+        return Runnable(**{f.name: getattr(self, f.name) for f in fields(Runnable)})
 
     @property
     def points(self) -> tuple[str, ...]:
@@ -128,96 +80,15 @@ class Program:
                 return i
         return len(self.steps)
 
-    def start(self, batch: Any, weights: Mapping[int, torch.Tensor]) -> Environment:
-        """Return the values before the first step for one batch (a tensor or a tuple of tensors)."""
-        tensors = (batch,) if isinstance(batch, torch.Tensor) else tuple(batch)
-        if len(tensors) != len(self.inputs):
-            raise InputError(f"expected batches of {len(self.inputs)} input tensors, got {len(tensors)}")
-        values = list(self.constants)
-        for position, weight in weights.items():
-            values[position] = weight
-        for (position, _), tensor in zip(self.inputs, tensors, strict=True):
-            values[position] = channels_last(tensor)
-        return values
-
-    def quantize_inputs(self, values: Environment, quantizers: Quantizers) -> None:
-        """Round the user's inputs, on copies."""
-        for position, point in self.inputs:
-            if point in quantizers:
-                values[position] = quantizers[point](values[position])
-
-    def advance(self, values: Environment, quantizers: Quantizers, *, first: int = 0, last: int | None = None) -> None:
-        """Run steps ``first`` to ``last - 1`` on ``values``."""
-        for step in self.steps[first:last]:
-            quantizer = quantizers.get(step.point) if step.point else None
-            arguments = [_value(a, values) for a in step.arguments]
-            if step.second and (second := quantizers.get(step.second)) is not None:
-                arguments[_second_position(step)] = second(arguments[_second_position(step)])
-            if step.is_relu and quantizer is not None and quantizer.is_unsigned:
-                result = quantizer.apply_(arguments[0]) if step.function is torch.relu_ else quantizer(arguments[0])
-            else:
-                keywords = {k: _value(v, values) for k, v in step.keywords.items()} if step.keywords else {}
-                result = step.function(*arguments, **keywords)
-                if quantizer is not None:
-                    result = quantizer.apply_(result)
-            values[step.output] = result
-            for position in step.frees:
-                values[position] = None
-
-    def result(self, values: Environment) -> Any:
-        """Return the model's output, in its own structure."""
-        flat = [_value(o, values) for o in self.outputs]
-        return pytree.tree_unflatten(flat, self._structure)
-
     @cached_property
     def step_of(self) -> dict[str, int]:
         """Number of the step that computes the node of a name."""
         return {step.name: i for i, step in enumerate(self.steps)}
 
-    @cached_property
-    def _structure(self) -> pytree.TreeSpec:
-        """How the outputs are put together; the exporter takes long to say."""
-        structure: pytree.TreeSpec = self.captured.program.call_spec.out_spec
-        return structure
-
     @classmethod
     def of(cls, captured: Capture, *, written: bool = False) -> Program:
         """Compile ``captured``; with ``written`` the results of convolutions can be quantized, too."""
         return _Compiler(captured, written=written).compile()
-
-
-@dataclass(frozen=True)
-class _Slot:
-    """Reference to a value by position."""
-
-    position: int
-
-
-def _value(argument: Any, values: Environment) -> Any:
-    if isinstance(argument, _Slot):
-        return values[argument.position]
-    if isinstance(argument, list | tuple):
-        return [_value(a, values) for a in argument]
-    return argument
-
-
-def _second_position(step: Step) -> int:
-    return 2 if step.name.startswith("addmm") else 1
-
-
-def channels_last(tensor: torch.Tensor) -> torch.Tensor:
-    """Return ``tensor`` with its channels innermost if it is a batch of images.
-
-    One channel is contiguous either way; its strides are those of many, or operators would take it for channels first
-    and leave all that follows so.
-    """
-    if tensor.ndim != IMAGES:
-        return tensor
-    innermost = tensor.contiguous(memory_format=torch.channels_last)
-    height, width = tensor.shape[2:]
-    if tensor.shape[1] > 1:
-        return innermost
-    return innermost.as_strided(tensor.shape, (height * width, 1, width, 1))
 
 
 class _Compiler:
@@ -226,7 +97,11 @@ class _Compiler:
     def __init__(self, captured: Capture, *, written: bool) -> None:
         self.captured = captured
         results = {name: _result(site) for name, site in captured.sites.items() if written and site.is_convolution}
-        self.program = Program(captured, written={name: node.name for name, node in results.items()})
+        self.program = Program(
+            captured=captured,
+            structure=captured.program.call_spec.out_spec,
+            written={name: node.name for name, node in results.items()},
+        )
         self.nodes = list(captured.program.graph.nodes)
         self.position = {node: i for i, node in enumerate(self.nodes)}
         self.site_of = {site.node: site for site in captured.sites.values()}
@@ -314,7 +189,7 @@ class _Compiler:
         arguments = [self._argument(a) for a in node.args]
         if site.batch_norm is not None:
             arguments += [None] * (3 - len(arguments))
-            arguments[2] = _Slot(self.position[site.batch_norm])
+            arguments[2] = Slot(self.position[site.batch_norm])
         second = f"{site.name}.second" if site.weight is None else ""
         keywords = {k: self._argument(v) for k, v in node.kwargs.items() if k != "bias" or site.batch_norm is None}
         self._append(node.target, layer_output(site), tuple(arguments), keywords, second=second)
@@ -369,7 +244,7 @@ class _Compiler:
 
     def _argument(self, argument: Any) -> Any:
         if isinstance(argument, fx.Node):
-            return _Slot(self.position[argument])
+            return Slot(self.position[argument])
         if isinstance(argument, list | tuple):
             return [self._argument(a) for a in argument]
         return argument
@@ -426,10 +301,10 @@ def reads(arguments: Sequence[Any], position: int) -> bool:
     return any(slot.position == position for slot in _slots(arguments))
 
 
-def _slots(arguments: Sequence[Any]) -> list[_Slot]:
-    found: list[_Slot] = []
+def _slots(arguments: Sequence[Any]) -> list[Slot]:
+    found: list[Slot] = []
     for argument in arguments:
-        if isinstance(argument, _Slot):
+        if isinstance(argument, Slot):
             found.append(argument)
         elif isinstance(argument, list | tuple):
             found += _slots(argument)

@@ -18,8 +18,10 @@ from torch.utils import _pytree as pytree
 from hwdse.calibrate import Boxes, Calibrator, Distribution, Stream, calibrator
 from hwdse.errors import InputError
 from hwdse.formats import Levels, NumberFormat, Scheme
-from hwdse.quantize.program import Environment, Program, Quantizers
+from hwdse.quantize.batch import tensors_of
+from hwdse.quantize.program import Program
 from hwdse.quantize.quantizer import Quantizer, activation_quantizer
+from hwdse.quantize.runnable import Environment, Quantizers
 
 __all__ = ["CALIBRATORS", "SHARES", "choose_ranges", "mean_harm", "output_harm", "range_candidates"]
 
@@ -287,8 +289,7 @@ def _first(batches: Iterable[Any], samples: int) -> Iterator[Any]:
     if samples <= 0:
         return
     for batch in batches:
-        tensors = (batch,) if isinstance(batch, torch.Tensor) else tuple(batch)
-        taken = tuple(tensor[:samples] for tensor in tensors)
+        taken = tuple(tensor[:samples] for tensor in tensors_of(batch))
         if len(taken[0]):
             samples -= len(taken[0])
             yield taken

@@ -21,10 +21,11 @@ from hwdse.quantize.adaround import adaround
 from hwdse.quantize.bias import corrected, spread
 from hwdse.quantize.blocks import blocks, single_layers
 from hwdse.quantize.gram import gram
-from hwdse.quantize.program import Program, Quantizers, layer_output
+from hwdse.quantize.program import Program, layer_output
 from hwdse.quantize.rebuildable import rebuildable, tied
 from hwdse.quantize.rebuilt import Rebuilt
 from hwdse.quantize.recipe import Recipe
+from hwdse.quantize.runnable import Quantizers
 from hwdse.quantize.store import Shelf
 from hwdse.quantize.walk import LayerView, Part, Walk
 from hwdse.quantize.weights import QuantizedWeight

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from hwdse.errors import InputError
+from hwdse.quantize.batch import tensors_of
 from hwdse.quantize.network import QuantizedNetwork, Setting
 from hwdse.quantize.student import first_tensor
 
@@ -66,7 +67,7 @@ class Samples:
         can_join = all(x.ndim > 0 and not isinstance(x.shape[0], int) for x in given)
         pieces: list[Piece] = []
         for batch in batches:
-            inputs = (batch,) if isinstance(batch, torch.Tensor) else tuple(batch)
+            inputs = tensors_of(batch)
             # A copy, since what inference gives cannot be trained with.
             whole = Piece(inputs, first_tensor(network.forward(inputs, Setting())).clone())
             if not bool(torch.isfinite(whole.answers).all()):

@@ -16,7 +16,7 @@ import torch
 
 from hwdse.formats import Scheme
 from hwdse.quantize.adaround_settings import AdaRoundSettings
-from hwdse.quantize.program import IMAGES, channels_last
+from hwdse.quantize.runnable import IMAGES, channels_last
 from hwdse.quantize.weights import QuantizedWeight
 
 __all__ = ["Learned", "Piece", "SoftWeight", "learn"]

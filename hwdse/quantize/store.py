@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from hwdse.errors import InputError
-from hwdse.files import write_bytes, write_json
+from hwdse.files import inside, parse_json, write_bytes, write_json
 from hwdse.quantize.rebuilt import Rebuilt
 from hwdse.quantize.weights import QuantizedWeight
 
@@ -41,7 +41,7 @@ class Store:
     def shelf(self, scheme: str, recipe: str, number_format: str) -> Shelf:
         """Return the weights of a format, by the keys of scheme and recipe."""
         return Shelf(
-            self.folder / scheme / recipe / number_format,
+            inside(self.folder, scheme, recipe, number_format),
             {**self.identity, "scheme": scheme, "recipe": recipe, "format": number_format},
         )
 
@@ -61,6 +61,10 @@ class Shelf:
     folder: Path
     identity: Mapping[str, str]
 
+    def has(self, name: str) -> bool:
+        """Return True if the weight of a name has been found; what is wrong with its file is said by :meth:`get`."""
+        return self._path(name).is_file()
+
     def get(self, name: str, nearest: QuantizedWeight) -> Rebuilt | None:
         """Return the weight of a name; ``None`` if it has not been found yet.
 
@@ -74,7 +78,7 @@ class Shelf:
             return None
         try:
             with safe_open(path, framework="pt") as file:
-                header = json.loads((file.metadata() or {}).get("hwdse", "{}"))
+                header = parse_json((file.metadata() or {}).get("hwdse", "{}"))
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError, ValueError) as error:
             raise InputError(f"expected a weight in {path}, got {error}; delete the file to find it again") from error
@@ -82,6 +86,8 @@ class Shelf:
         if absent := _PARTS - tensors.keys() - header.keys():
             names = ", ".join(sorted(absent))
             raise InputError(f"expected a whole weight in {path}, got no {names}; delete the file to find it again")
+        if not _fits(tensors, header, nearest):
+            raise InputError(f"expected numbers of {name} in {path}, got others; delete the file to find it again")
         levels = nearest.levels
         if levels.number_format.is_learned:
             levels = levels.taught(tensors["levels"].numpy())
@@ -117,7 +123,7 @@ class Shelf:
         if not path.is_file():
             return None
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            record = parse_json(path.read_text(encoding="utf-8"))
             chosen = {str(point): int(index) for point, index in record["chosen"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"expected ranges in {path}, got {error!r}; delete the file to find them again") from error
@@ -140,4 +146,13 @@ class Shelf:
             )
 
     def _path(self, name: str) -> Path:
-        return self.folder / f"{quote(name, safe='')}.safetensors"
+        return inside(self.folder, f"{quote(name, safe='')}.safetensors")
+
+
+def _fits(tensors: Mapping[str, torch.Tensor], header: Mapping[str, object], nearest: QuantizedWeight) -> bool:
+    """Return True if what was read has the shapes of the weight, finite numbers, and facts of the right kinds."""
+    like = {"values": nearest.values, "scale": nearest.scale, "zero_point": nearest.zero_point}
+    shaped = all(tensors[name].shape == expected.shape for name, expected in like.items())
+    lists = all(tensors[name].ndim == 1 for name in ("levels", "bias") if name in tensors)
+    finite = all(found.is_floating_point() and bool(found.isfinite().all()) for found in tensors.values())
+    return shaped and lists and finite and isinstance(header["missing"], int) and isinstance(header["is_nearest"], bool)

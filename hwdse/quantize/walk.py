@@ -16,7 +16,8 @@ from hwdse.formats import Scheme
 from hwdse.quantize.blocks import Block
 from hwdse.quantize.layout import Layout
 from hwdse.quantize.moments import Means, add_layer
-from hwdse.quantize.program import Environment, Program, Quantizers, layer_output
+from hwdse.quantize.program import Program, layer_output
+from hwdse.quantize.runnable import Environment, Quantizers
 from hwdse.quantize.weights import QuantizedWeight
 
 __all__ = ["KEPT_BYTES", "LayerView", "Part", "Walk"]

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hwdse.errors import InputError, RunFolderError
+from hwdse.files import read_cells
 from hwdse.formats import parse
 
 __all__ = ["SECOND", "AnalysisTables", "TensorTables"]
@@ -188,13 +189,12 @@ class AnalysisTables:
 def _read(path: Path, *, text: Sequence[str], numbers: Sequence[str], open_numbers: Sequence[str] = ()) -> pd.DataFrame:
     """Return the named columns of a CSV table; numbers are finite, those of ``open_numbers`` may be empty or inf."""
     try:
-        # As text first: float() gives back the exact number that was written, and "NA" may be a name.
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = read_cells(path)
     except FileNotFoundError as error:
         raise RunFolderError(
             f"expected the file {path}, got none; is {path.parent} the folder of a finished analysis?"
         ) from error
-    except (OSError, UnicodeDecodeError, pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+    except ValueError as error:
         raise RunFolderError(f"expected a CSV table in {path}, got {error}; analyze again") from error
     wanted = [*text, *numbers, *open_numbers]
     missing = [name for name in wanted if name not in table.columns]

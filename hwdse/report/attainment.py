@@ -147,11 +147,7 @@ def _caption(
     sentences = [
         f"Hypervolume of the measured front of {tables.name} against the configurations measured so far and the time "
         f"that their evaluations took, seed {tables.seed}, one run ({counts} configurations).",
-        f"Over all {len(tables.objectives)} objectives, each scaled from the best to the worst value measured on the "
-        "device; the reference point is the worst value in every objective, and 1 would be the best in all at once, so "
-        "levels of two devices are not comparable.",
-        "In the order of measuring, the first of which may lie below the axis; devices with the same quantization "
-        "scheme share evaluations, which count for each.",
+        f"Over all {len(tables.objectives)} objectives, scaled per device: levels of two devices are not comparable.",
         f"The seconds of evaluations are not known for {', '.join(untimed)}." if untimed else "",
         *flat,
     ]

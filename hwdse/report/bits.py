@@ -112,19 +112,12 @@ def draw_bits(tables: RunTables, name: str, *, width: float = DOUBLE_INCHES) -> 
     sentences = [
         f"Bits per layer of configuration {row['config_id']} of {heading} ({why}), seed {tables.seed}: "
         f"{precision_counts(row['bits'])}.",
-        f"Then {len(others)} other configurations on the front, spread over its objectives: weight / activation bits, "
-        "the darker the more weight bits."
-        if len(others)
-        else "",
-        f"Sensitivity: {harm} of the network with that layer's group alone quantized (filled: at the precision chosen; "
-        f"hollow: at its most harmful candidate; a harm of 0 stands at the lower edge), measured on "
-        f"n = {_samples(tables)} samples."
+        f"Then {len(others)} others on the front." if len(others) else "",
+        f"Sensitivity: {harm} with that layer's group alone quantized, measured on n = {_samples(tables)} samples."
         if has_harm
         else "",
-        "Below: each layer's share of all MACs and of all weights "
-        f"(n = {len(points)} layers in execution order). Quality measured on n = {int(row['samples'])} samples.",
-        device.note_sentence,
-        *(f"{sentence}." for sentence in device.worth),
+        f"Below: shares of MACs and weights (n = {len(points)} layers). Quality: n = {int(row['samples'])} samples.",
+        device.caveat_sentence,
     ]
     return Drawing(file_name, figure, table, " ".join(filter(None, sentences)))
 

@@ -227,12 +227,9 @@ def _caption(tables: RunTables, present: list[DeviceTables], window: Window) -> 
     counts = ", ".join(f"{device.device} n = {len(device.front)}" for device in present)
     sentences = [
         f"Measured fronts of {tables.name}, seed {tables.seed}, each over all objectives ({counts} configurations).",
-        "The line joins those that are also best in the panel; bars are 95 % intervals; dashed: full precision.",
-        "Costs that are said to be predicted come from the cost model of each device.",
-        "Bottom: the same fronts on one axis of cost; the bar of a device says how far its whole front may be shifted.",
+        "Bars: 95 % intervals; dashed: full precision. Bottom: how far a whole front may be shifted.",
         _interval_note(tables, present),
         _hidden_note(tables, present, window),
         *(device.emptiness for device in tables.results.values()),
-        *filter(None, (device.note_sentence for device in tables.results.values())),
     ]
     return " ".join(filter(None, sentences))

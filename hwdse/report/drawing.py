@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from hwdse.files import write_bytes
+from hwdse.files import inside, write_bytes
 
 __all__ = [
     "DOUBLE_INCHES",
@@ -215,7 +215,8 @@ def _rendered(figure: Figure, suffix: str) -> bytes:
 def save(drawing: Drawing, folder: Path) -> list[Path]:
     """Write a drawing as PDF and PNG with its numbers as CSV, and return the three paths. Call inside :func:`style`."""
     pictures = [
-        write_bytes(folder / f"{drawing.name}.{suffix}", _rendered(drawing.figure, suffix)) for suffix in ("pdf", "png")
+        write_bytes(inside(folder, f"{drawing.name}.{suffix}"), _rendered(drawing.figure, suffix))
+        for suffix in ("pdf", "png")
     ]
     numbers = drawing.points.to_csv(index=False, lineterminator="\n").encode()
-    return [*pictures, write_bytes(folder / f"{drawing.name}.csv", numbers)]
+    return [*pictures, write_bytes(inside(folder, f"{drawing.name}.csv"), numbers)]

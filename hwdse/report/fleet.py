@@ -13,8 +13,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
+from rich.markup import escape
 from rich.table import Table
 
+from hwdse.pareto import non_dominated
 from hwdse.report.drawing import DOUBLE_INCHES, Drawing, look_of, new_figure, sentence_figure
 from hwdse.report.tables import RunTables
 from hwdse.report.terminal import heading, new_table
@@ -94,6 +96,10 @@ class Fleet:
     def _drops(self) -> Floats:
         return self._column(self.tables.quality.drop)
 
+    @cached_property
+    def _qualities(self) -> Floats:
+        return self._column(self.tables.quality.column)
+
     @property
     def least_drop(self) -> float | None:
         """The smallest drop within which a configuration is shared; ``None`` if none is."""
@@ -121,21 +127,44 @@ class Fleet:
         bits = self.common[row]
         first = next(iter(self._measured.values()))
         name = str(first["config_id"].iloc[first.index.get_loc(bits)])
-        return Shared(drop, bits, name, own, self._costs[row], tuple(ids), self._column(quality.column)[row])
+        return Shared(drop, bits, name, own, self._costs[row], tuple(ids), self._qualities[row])
+
+    @property
+    def sentence(self) -> str:
+        """What one configuration for all devices costs at the allowed drop; empty where there is none."""
+        shared = self.best(self.tables.max_drop)
+        if shared is None:
+            return ""
+        words = split_column(self.tables.main_cost)[0].lower()
+        return (
+            f"One configuration for all: {shared.config_id}, at most {_percent(float(shared.regret.max()))} above a "
+            f"device's own best {words} ({self.devices[int(shared.regret.argmax())]})."
+        )
 
     def curve(self) -> list[Shared]:
         """Return the best shared configuration wherever it changes, from the least drop to five times the allowed."""
         if self.least_drop is None:
             return []
         top = max(USEFUL_DROPS * self.tables.max_drop, 2 * self.least_drop, self.least_drop)
-        everything = np.concatenate([t[self.tables.quality.drop].to_numpy(float) for t in self._measured.values()])
-        steps = np.unique(everything[(everything >= self.least_drop) & (everything <= top)])
+        steps = np.unique(self._turns[(self._turns >= self.least_drop) & (self._turns <= top)])
         found = [shared for drop in steps if (shared := self.best(float(drop))) is not None]
         return [
             shared
             for i, shared in enumerate(found)
             if i == 0 or shared.bits != found[i - 1].bits or not np.array_equal(shared.regret, found[i - 1].regret)
         ]
+
+    @cached_property
+    def _turns(self) -> Floats:
+        """Drops at which the best shared configuration, or a device's own best, can change: no others need be tried."""
+        worst = self._drops.max(axis=1)
+        turns = [worst[non_dominated(np.column_stack([self._costs, worst]))]]
+        for table in self._measured.values():
+            drops, costs = (table[name].to_numpy(float) for name in (self.tables.quality.drop, self.tables.main_cost))
+            order = np.lexsort((costs, drops))
+            least = np.minimum.accumulate(costs[order])
+            turns.append(drops[order][np.diff(least, prepend=np.inf) < 0])
+        return np.concatenate(turns)
 
     @property
     def reason(self) -> str:
@@ -214,7 +243,7 @@ def fleet_tables(fleet: Fleet) -> list[Table]:
         table.add_column(column, justify="right")
     shared = fleet.best(tables.max_drop)
     if shared is None:
-        table.caption = _absence(fleet)
+        table.caption = escape(_absence(fleet))
         return [table] if fleet.least_drop is None else [table, _curve_table(fleet)]
     for i, name in enumerate(fleet.devices):
         cells = [number(shared.own[i]), number(shared.shared[i]), _percent(shared.regret[i])]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hwdse.errors import InputError, RunFolderError
+from hwdse.files import inside
 from hwdse.front import Front, Objective
 from hwdse.report.tables import RunTables
 
@@ -25,7 +26,7 @@ def load_front(run: Path, device: str, *, tables: RunTables | None = None) -> Fr
         If the run has no such device, or a table is missing or damaged.
     """
     tables = tables or RunTables.load(run, devices=[device])
-    path = run / device / "front.csv"
+    path = inside(run, device, "front.csv")
     if not path.is_file():
         raise RunFolderError(f"expected a front of {device} in {run}, got none: {tables.results[device].emptiness}")
     quality = Objective("accuracy", tables.quality.column, maximize=tables.quality.maximise)

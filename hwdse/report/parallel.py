@@ -165,12 +165,9 @@ def _caption(tables: RunTables, device: DeviceTables, hidden: int, why: str) -> 
     sentences = [
         f"The measured front of {tables.name} on {device.device} in parallel coordinates, seed {tables.seed}: "
         f"{len(device.front)} of {len(device.measured)} measured configurations, a line each, coloured by quality.",
-        "Each axis reaches from the worst value on the front (below) to the best (above); one that says log is "
-        "logarithmic. Lines that cross between two axes trade one objective for the other.",
         f"{hidden} of them have collapsed in quality and are not drawn." if hidden else "",
         f"Bold: {why}." if why else "",
-        f"Quality measured on n = {int(device.front['samples'].max())} samples; its intervals are in the Pareto "
-        "figure. Axes that say predicted show the cost model.",
-        device.note_sentence,
+        f"Quality measured on n = {int(device.front['samples'].max())} samples.",
+        device.caveat_sentence,
     ]
     return " ".join(filter(None, sentences))

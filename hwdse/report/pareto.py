@@ -334,18 +334,12 @@ def _caption(tables: RunTables, device: DeviceTables, window: Window, note: str)
     sentences = [
         f"Costs against {axis_label(quality.column)} of {tables.name} on {device.device}, seed {tables.seed}.",
         f"Front: {len(device.front)} non-dominated of {len(device.measured)} measured configurations "
-        f"(n = {device.samples} samples each); the line joins those that are non-dominated in the panel's two axes "
-        "as well.",
-        "Hollow points cost no less and score lower than some point of the front, but no such point is significantly "
-        "better (paired, 95 %).",
-        "Thin bars: 95 % interval of the value; thick bars: full precision less the 95 % interval of the drop, "
-        "paired by sample, which is what to compare with the line of full precision.",
-        f"Grey cloud: {predicted} configurations with predicted cost and predicted quality."
+        f"(n = {device.samples} samples each). Bars: 95 % intervals, thick ones paired with full precision.",
+        f"Grey: {predicted} configurations, predicted."
         if predicted
         else "No predicted quality was given, so no cloud is drawn.",
-        "Axes that say predicted show the cost model, not a timing.",
         "" if tables.reference is None or shows_reference(tables, window) else OFF_AXIS,
         note,
-        device.note_sentence,
+        device.caveat_sentence,
     ]
     return " ".join(filter(None, sentences))

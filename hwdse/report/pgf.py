@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib as mpl
+from matplotlib.text import Text
 
+from hwdse.files import inside
 from hwdse.progress import Progress
 from hwdse.report.drawing import Drawing
 
@@ -50,7 +52,13 @@ def pgf_writer(progress: Progress, *, wanted: bool) -> Iterator[Writer]:
         nonlocal is_working
         if not is_working:
             return []
-        path = folder / f"{drawing.name}.pgf"
+        if any("\\" in words.get_text() for words in drawing.figure.findobj(Text)):
+            progress.warn(
+                f"expected words without a backslash in {drawing.name} for PGF, got one, which LaTeX would obey; it is "
+                "written without PGF"
+            )
+            return []
+        path = inside(folder, f"{drawing.name}.pgf")
         try:
             drawing.figure.savefig(path, format="pgf")
         except (ValueError, RuntimeError, OSError) as error:

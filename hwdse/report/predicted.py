@@ -90,10 +90,9 @@ def draw_predicted(tables: RunTables, name: str, *, width: float = DOUBLE_INCHES
     told = [f"{at}: {said}" for at, said in zip(where, sentences, strict=False)] if len(panels) > 1 else sentences
     caption = " ".join(
         [
-            f"Predicted against measured of {tables.name} on {name}, seed {tables.seed}; bars are 95 % intervals, rho "
-            "is Spearman's rank correlation.",
+            f"Predicted against measured of {tables.name} on {name}, seed {tables.seed}.",
             *told,
-            *filter(None, [device.note_sentence]),
+            *filter(None, [device.caveat_sentence]),
         ]
     )
     return Drawing(file_name, figure, table, caption)

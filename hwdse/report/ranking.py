@@ -111,6 +111,17 @@ class Ranking:
         return np.asarray((self.ranks[:, :, None] < self.ranks[:, None, :]).mean(axis=0))
 
     @property
+    def sentence(self) -> str:
+        """Which device is first and how sure that is; empty where there is one device or none."""
+        if len(self.devices) <= 1:
+            return ""
+        words = split_column(self.column)[0].lower()
+        return (
+            f"By {words}: {self.devices[0]} first with a chance of {_percent(float(self.best[0]))}, the whole order "
+            f"with {_percent(self.whole)}."
+        )
+
+    @property
     def facts(self) -> dict[str, Any]:
         """Everything as plain data."""
         before, best, ranks = self.before, self.best, self.rank_interval
@@ -152,15 +163,14 @@ def ranking_tables(tables: RunTables, ranking: Ranking) -> list[Table]:
     for name in (" ".join(filter(None, (unit, tier))), "90 % interval", "Chance to\nbe first", "Rank,\n90 %"):
         first.add_column(name, justify="right", no_wrap=True)
     for place, row in enumerate(ranking.facts["devices"], start=1):
-        mark = "*" if row["note"] else ""
-        span = f"{number(row['low'])} to {number(row['high'])}{mark}"
+        span = "none*" if row["note"] else f"{number(row['low'])} to {number(row['high'])}"
         ends = dict.fromkeys((row["rank_low"], row["rank_high"]))
         ranks = " to ".join(map(str, ends))
         chance = _percent(row["best_probability"])
         first.add_row(str(place), row["device"], number(row[ranking.column]), span, chance, ranks)
     sentences = [
         f"The whole order holds with a probability of {_percent(ranking.whole)} ({DRAWS} draws, seed {SEED}).",
-        f"* {NO_INTERVAL}, a factor of {UNKNOWN_FACTOR:g} is taken." if None in ranking.known else "",
+        f"* {NO_INTERVAL}; chances and ranks take a factor of {UNKNOWN_FACTOR:g}." if None in ranking.known else "",
         "A device's factor is common to all its configurations and independent of the others'.",
     ]
     first.caption = "\n".join(filter(None, sentences))

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from hwdse.errors import RunFolderError
+from hwdse.files import read_cells
 
 __all__ = ["read_table"]
 
@@ -34,13 +35,12 @@ def read_table(
         If it is missing or damaged: no table, without a column, or with a cell that is no finite number.
     """
     try:
-        # As text first: float() gives back the exact number that was written, and "NA" may be a name.
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = read_cells(path)
     except FileNotFoundError:
         raise RunFolderError(
             f"expected the file {path}, got none; is {path.parent} a finished run? Run hwdse explore with --resume"
         ) from None
-    except (OSError, UnicodeDecodeError, pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+    except ValueError as error:
         raise RunFolderError(f"expected a CSV table in {path}, got {error}; restore the file") from error
     missing = [name for name in (*text, *numbers, *holes) if name not in table.columns]
     if missing:
@@ -56,16 +56,20 @@ def read_table(
 
 
 def _floats(cells: pd.Series, path: Path, *, holes: bool) -> pd.Series:
-    values = []
-    for line, cell in enumerate(cells, start=2):
-        try:
-            value = float(cell) if cell else np.nan
-        except ValueError:
-            value = np.inf
-        if not (np.isfinite(value) or (holes and np.isnan(value))):
-            raise RunFolderError(
-                f"expected finite numbers in column {cells.name} of {path}, got {cell!r} in line {line}; "
-                "restore the file"
-            )
-        values.append(value)
-    return pd.Series(values, dtype=float)
+    values = np.array([_number(cell) for cell in cells.tolist()], dtype=np.float64)
+    wrong = ~np.isfinite(values) & ~(np.isnan(values) & holes)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise RunFolderError(
+            f"expected finite numbers in column {cells.name} of {path}, got {cells.iloc[row]!r} in line {row + 2}; "
+            "restore the file"
+        )
+    return pd.Series(values)
+
+
+def _number(cell: str) -> float:
+    """Return the number in a cell: NaN where it is empty, and infinity where it holds something else."""
+    try:
+        return float(cell) if cell else np.nan
+    except ValueError:
+        return np.inf

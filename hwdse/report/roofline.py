@@ -273,14 +273,10 @@ def _caption(tables: RunTables, device: DeviceTables, row: pd.Series, why: str, 
     sentences = [
         f"The roofline of {device.device} as its cost model has it, predicted and not measured, with the layers of "
         f"{tables.name} at configuration {row['config_id']} ({why}), seed {tables.seed}, n = {len(table)} layers.",
-        "Level lines: the highest rate of each precision used, before padding and the efficiency of a layer's class; "
-        "slopes: bandwidths of the memory levels that bound a layer; diamonds: ridge points.",
-        "A layer stands at its MACs per byte moved to and from the level that takes it longest, at the speed that it "
-        "has with the overhead per layer; the thin line reaches up to its speed without. The area of a point grows "
-        "with the layer's share of all MACs.",
+        "Level lines: highest rates; slopes: bandwidths; the thin line over a layer: its speed without overhead.",
         f"Hollow: {measured} layers whose latency is a measured table's, which may lie above the roof."
         if measured
         else "",
-        device.note_sentence,
+        device.caveat_sentence,
     ]
     return " ".join(filter(None, sentences))

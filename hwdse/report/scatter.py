@@ -134,7 +134,6 @@ def _caption(tables: RunTables, device: DeviceTables, window: Window) -> str:
         f"Front: {len(device.front)} of {len(device.measured)} measured configurations, non-dominated over all "
         f"objectives together (n = {device.samples} samples each); crosses: the others.",
         hidden_note(tables, device, window),
-        "Axes that say predicted show the cost model, not a timing; intervals are in the Pareto figure.",
-        device.note_sentence,
+        device.caveat_sentence,
     ]
     return " ".join(filter(None, sentences))

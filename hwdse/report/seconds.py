@@ -15,6 +15,8 @@ from hwdse.report.tables import DeviceTables, RunTables
 
 __all__ = ["evaluation_seconds"]
 
+_TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
+
 
 def evaluation_seconds(tables: RunTables, device: DeviceTables) -> NDArray[np.float64]:
     """Return the seconds ``(n,)`` that each row of the measured table took to evaluate; NaN where nothing says so.
@@ -34,6 +36,9 @@ def _read(path: Path, scheme: str, recipe: str) -> dict[str, float]:
     query = "SELECT bits, seconds FROM evaluations WHERE scheme = ? AND recipe = ?"
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True)) as database:
+            # Not a view, which may count without end.
+            if not database.execute(f"{_TABLES} AND name = 'evaluations'").fetchall():
+                raise ValueError("no table evaluations")  # noqa: TRY301  (told like all else that is wrong)
             return {str(bits): float(seconds) for bits, seconds in database.execute(query, (scheme, recipe))}
     except (sqlite3.DatabaseError, ValueError, TypeError) as error:
         raise RunFolderError(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
 from hwdse.errors import RunFolderError
-from hwdse.files import read_json
+from hwdse.files import inside, read_json
 from hwdse.report.reading import read_table
 from hwdse.report.words import PERCENT, axis_label
 
@@ -31,16 +31,20 @@ ROOFLINE_NUMBERS = (
     "latency_ms_predicted",
 )
 
-__all__ = ["DEFAULT_DROP", "DeviceTables", "FullPrecision", "Quality", "RunTables"]
+__all__ = ["DEFAULT_DROP", "DeviceTables", "FullPrecision", "Quality", "RunTables", "device_of"]
 
 
 class FullPrecision(BaseModel):
-    """Measured quality of the network in full precision; ``None`` where it has no finite value (SQNR)."""
+    """Measured quality of the network in full precision; ``None`` where it has no finite value (SQNR).
+
+    ``doubt`` says where it is not shown to beat a guess.
+    """
 
     quality: float | None
     low: float | None = None
     high: float | None = None
     samples: int
+    doubt: str = ""
 
 
 class _Objectives(BaseModel):
@@ -75,6 +79,7 @@ class _Resolved(BaseModel):
     titles: dict[str, str] = {}
     max_drop: float = DEFAULT_DROP
     schemes: dict[str, str] = {}
+    profiles: dict[str, str] = {}
     identity: _Identity = _Identity()
 
 
@@ -182,8 +187,13 @@ class DeviceTables:
 
     @property
     def note_sentence(self) -> str:
-        """The note with the device's name, as a sentence for a caption; empty without one."""
+        """The whole note with the device's name, as a sentence; empty without one."""
         return f"{self.device}: {self.note}." if self.note else ""
+
+    @property
+    def caveat_sentence(self) -> str:
+        """The caveat with the device's name, as a sentence for a caption; empty without one."""
+        return f"{self.device}: {self.caveat}." if self.note else ""
 
     @property
     def samples(self) -> str:
@@ -333,6 +343,24 @@ class RunTables:
         return self.cost_like("latency") or next(iter(self.costs.values()))
 
 
+def device_of(run: Path, device: str | None) -> str:
+    """Return ``device``, or where it is ``None`` the only device of the run folder ``run``.
+
+    Raises
+    ------
+    RunFolderError
+        If none is named and the run has several, or ``run`` is no run folder.
+    """
+    if device is not None:
+        return device
+    devices = _read_resolved(run / "resolved.json").devices
+    if len(devices) != 1:
+        raise RunFolderError(
+            f"expected one device of the run {run} ({', '.join(devices)}), got none; name it by --device"
+        )
+    return devices[0]
+
+
 def _read_resolved(path: Path) -> _Resolved:
     try:
         return _Resolved.model_validate(read_json(path))
@@ -430,7 +458,7 @@ def _read_verified(path: Path) -> dict[str, Any]:
 def _read_device(
     run: Path, device: str, resolved: _Resolved, quality: Quality, costs: Sequence[str], layers: int
 ) -> DeviceTables:
-    folder, infeasible = run / device, resolved.infeasible.get(device, "")
+    folder, infeasible = inside(run, device), resolved.infeasible.get(device, "")
     text, numbers = ["config_id", "bits"], [*costs, *quality.columns, "samples"]
     about: dict[str, Any] = {
         "note": resolved.device_notes.get(device, ""),

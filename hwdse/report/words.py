@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import floor, log10
 
 from hwdse.front import SHARES
+from hwdse.units import UNITS
 
 __all__ = [
     "PERCENT",
@@ -31,18 +32,6 @@ WORDS = {
     "sqnr": "SQNR",
     "top1": "Top-1 accuracy",
     "top5": "Top-5 accuracy",
-}
-UNITS = {
-    "db": "dB",
-    "g": "G",
-    "kib": "KiB",
-    "mib": "MiB",
-    "mj": "mJ",
-    "ms": "ms",
-    "mw": "mW",
-    "s": "s",
-    "uj": "µJ",
-    "us": "µs",
 }
 UNIT_OF_QUALITY = {"jsd": "nats", "kl": "nats"} | dict.fromkeys(PERCENT, "%")
 TIERS = ("predicted", "measured")

@@ -7,12 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from hwdse.files import write_text
+from hwdse.files import inside, write_text
 from hwdse.progress import SILENT, Progress
 from hwdse.report.attainment import draw_attainment
 from hwdse.report.bits import draw_bits
 from hwdse.report.devices import draw_devices
 from hwdse.report.drawing import DOUBLE_INCHES, SINGLE_INCHES, Drawing, save, style
+from hwdse.report.guide import guide_text
 from hwdse.report.parallel import draw_parallel
 from hwdse.report.pareto import draw_pareto
 from hwdse.report.pgf import pgf_writer
@@ -39,7 +40,10 @@ def write_report(
     pgf: bool = False,
     progress: Progress = SILENT,
 ) -> list[Path]:
-    """Return the paths of the files written to ``run/figures``: PDF, PNG and CSV per figure, and ``captions.md``.
+    """Return the paths of the files written to ``run/figures``: PDF, PNG and CSV per figure, and two texts.
+
+    ``captions.md`` says what each figure shows, ``README.txt`` what is common to those of a kind. Figures of one column
+    lie in ``run/figures/single``, beside those of two.
 
     Parameters
     ----------
@@ -64,8 +68,8 @@ def write_report(
         If a table is missing or damaged.
     """
     tables = RunTables.load(run, devices=devices)
-    folder = run / "figures"
-    paths, captions = [], [f"# Figures of {tables.name}"]
+    folder = inside(run, "figures") if width == "double" else inside(run, "figures", width)
+    paths, captions = [], [f"# Figures of {tables.name}", "How to read them: README.txt."]
     figures = _figures(tables, WIDTHS[width], every=every)
     progress.start("figures", len(figures))
     with style(), pgf_writer(progress, wanted=pgf) as write_pgf:
@@ -74,6 +78,7 @@ def write_report(
             paths += [*save(drawing, folder), *write_pgf(drawing, folder)]
             captions.append(f"**{drawing.name}.** {drawing.caption}")
             progress.advance()
+    paths.append(write_text(folder / "README.txt", guide_text(tables)))
     return [*paths, write_text(folder / "captions.md", "\n\n".join([*captions, ""]))]
 
 

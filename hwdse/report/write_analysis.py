@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from hwdse.files import write_text
+from hwdse.files import inside, write_text
 from hwdse.report.analysis import AnalysisTables
 from hwdse.report.correlation_figure import draw_correlation
 from hwdse.report.drawing import Drawing, save, style
@@ -53,7 +53,7 @@ def write_analysis_report(folder: Path, *, on_figure: Callable[[], None] | None 
     with style():
         for draw in _figures(tables):
             drawing = draw()
-            paths += save(drawing, folder / "figures")
+            paths += save(drawing, inside(folder, "figures"))
             captions.append(f"**{drawing.name}.** {drawing.caption}")
             if on_figure is not None:
                 on_figure()

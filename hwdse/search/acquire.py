@@ -65,6 +65,8 @@ def expected_joint_improvement(
     places
         ``(p, k)``, for instance from :func:`spread_points`.
     """
+    best = non_dominated(np.column_stack([known_harms, known])) if len(known) else np.zeros(0, dtype=bool)
+    known, known_harms = known[best], known_harms[best]
     reached = (known[None] <= places[:, None]).all(axis=2)
     ceilings = np.where(reached, np.minimum(known_harms, reference), reference).min(axis=1, initial=reference)
     levels = np.unique(ceilings)

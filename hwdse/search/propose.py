@@ -156,6 +156,18 @@ class Proposer:
         best = int(np.argmax(gain))
         return genes[best], float(gain[best])
 
+    @staticmethod
+    def is_stale(measured: int, fresh_from: int) -> bool:
+        """Return True if the front of what was learned from ``fresh_from`` is to be found anew.
+
+        As many again ask for the same choice, now that more of them are finished.
+        """
+        return measured == fresh_from or measured > _FRESH_GROWTH * fresh_from
+
+    def refresh(self, belief: Belief) -> None:
+        """Find the front as it is predicted with what was learned."""
+        self._fresh, self._fresh_from = self._corrected_front(belief.corrected), len(belief.measured)
+
     def anything(self, rng: np.random.Generator) -> Genes:
         """Return configurations that fit, ``(n, groups)``: all of a small space, random ones of a large one."""
         is_small = self.space.size <= _WHOLE_SPACE
@@ -168,8 +180,8 @@ class Proposer:
         found = [self.archive]
         if len(measured):
             front = non_dominated(np.column_stack([belief.harms, self._costs(measured)]))
-            if len(measured) > _FRESH_GROWTH * self._fresh_from:
-                self._fresh, self._fresh_from = self._corrected_front(belief.corrected), len(measured)
+            if self.is_stale(len(measured), self._fresh_from):
+                self.refresh(belief)
             found += [self._fresh, all_neighbours(self.space, measured[front])]
         return self._new(measured, np.concatenate(found))
 

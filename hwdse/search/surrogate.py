@@ -36,6 +36,9 @@ _GRID = 64
 _FEW, _GROWTH = 20, 1.1
 """Measurements at which the widths are found for good for the first time, and how many more make it worth again."""
 
+_MOST, _MOST_FOR_WIDTHS = 1000, 250
+"""Measurements that a model is fitted to: time grows with their cube; and its widths, where there are more."""
+
 
 @dataclass(frozen=True)
 class Expectation:
@@ -112,7 +115,7 @@ class HarmModel:
         usable = np.where(np.isfinite(losses), np.maximum(losses, 0.0), 0.0)
         self._losses: Floats = np.maximum(usable, 1e-9 * usable.max(initial=0.0) + 1e-30)
         self.genes, self.harms = genes, harms
-        errors = np.zeros_like(harms) if errors is None else errors
+        self.errors = errors = np.zeros_like(harms) if errors is None else errors
         self.floor = _floor(harms, errors)
         lifted = np.maximum(harms, -self.floor / 2.0) + self.floor
         self._features = self._features_of(genes)
@@ -245,16 +248,44 @@ class Learner:
     """
 
     def __init__(self, losses: Floats) -> None:
-        self._losses = losses
+        self.losses = losses
         self._widths: dict[int, Floats] = {}
 
     def model(self, genes: NDArray[np.integer], harms: Floats, errors: Floats | None) -> HarmModel:
         """Return the model of all that was measured, ``(n, groups)``, ``(n,)`` and ``(n,)``."""
         n = _last_fit(len(harms))
         if n not in self._widths:
-            first = None if errors is None else errors[:n]
-            self._widths[n] = HarmModel(self._losses, genes[:n], harms[:n], errors=first).widths
-        return HarmModel(self._losses, genes, harms, errors=errors, widths=self._widths[n])
+            rows = self.kept(genes[:n])
+            if n > _MOST:
+                rows = rows[:: _MOST // _MOST_FOR_WIDTHS]
+            self._widths[n] = self._fit(genes, harms, errors, rows=rows, widths=None).widths
+        return self._fit(genes, harms, errors, rows=self.kept(genes), widths=self._widths[n])
+
+    def kept(self, genes: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Return the rows of ``genes`` ``(n, groups)`` that a model is fitted to, ascending: all, up to a number.
+
+        Of more, the last ones, which lie where the search is, and of those before an even spread by predicted loss.
+        """
+        if len(genes) <= _MOST:
+            return np.arange(len(genes))
+        earlier = len(genes) - _MOST // 2
+        usable = np.where(np.isfinite(self.losses), self.losses, 0.0)
+        order = np.argsort(usable[np.arange(len(usable)), genes[:earlier]].sum(axis=1), kind="stable")
+        spread = order[np.linspace(0, earlier - 1, _MOST - _MOST // 2).astype(np.int64)]
+        return np.concatenate([np.sort(spread), np.arange(earlier, len(genes))])
+
+    def _fit(
+        self,
+        genes: NDArray[np.integer],
+        harms: Floats,
+        errors: Floats | None,
+        *,
+        rows: NDArray[np.int64],
+        widths: Floats | None,
+    ) -> HarmModel:
+        """Return the model of some of the measurements."""
+        some = None if errors is None else errors[rows]
+        return HarmModel(self.losses, genes[rows], harms[rows], errors=some, widths=widths)
 
 
 def _last_fit(n: int) -> int:

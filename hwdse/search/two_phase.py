@@ -11,6 +11,7 @@ gets wider. In reverse the same points are walked from the narrow end, and no gr
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import ROUND_FLOOR
 from typing import Literal, get_args
 
 import numpy as np
@@ -22,6 +23,7 @@ from hwdse.infeasible import Infeasible, Reason
 from hwdse.search.greedy import last_meeting
 from hwdse.search.protocol import Measure
 from hwdse.space import DesignSpace
+from hwdse.units import beside, with_unit
 
 __all__ = ["Direction", "Method", "TwoPhaseResult", "search", "sensitivity_list"]
 
@@ -227,7 +229,8 @@ def _last(quality: _Quality, target: float, method: Method, direction: Direction
 def _unreached(quality: _Quality, target: float) -> Infeasible:
     """Return that the target is not met, with the best that was measured."""
     best = float(np.nanmax(quality.values))
-    levers = (f"lower the target from {target:.10g} to {best:.10g}", "start from a wider baseline")
+    lowered = with_unit("", beside(best, target, ROUND_FLOOR))
+    levers = (f"lower the target from {with_unit('', target)} to {lowered}", "start from a wider baseline")
     return Infeasible(
         reason=Reason.UNMEASURED,
         limit="quality",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,29 +15,29 @@ from torch import nn
 
 from hwdse.capture import Capture
 from hwdse.errors import InputError
-from hwdse.evaluate import Evaluation, Interval
+from hwdse.evaluate import Evaluation, Interval, Pool
+from hwdse.evaluate.executor import Executor, Here
+from hwdse.evaluate.metrics import commonest_share
+from hwdse.evaluate.remote import HELD, Remote, shared_mib
 from hwdse.formats import Precision
 from hwdse.front import Front, Objective
 from hwdse.hardware import HardwareProfile, load_profile
 from hwdse.progress import SILENT, Progress
 from hwdse.quantize.origin import Origin
 from hwdse.quantize.recipe import DEFAULT_RECIPE, Recipe
-from hwdse.search.propose import CARED_FOR
-from hwdse.study.budget import Budget, Meter
-from hwdse.study.device import LOSS, DeviceProblem, Genes
+from hwdse.study.budget import Budget, Meter, steady
+from hwdse.study.device import LOSS, DeviceProblem
 from hwdse.study.fleet import FleetPlan
 from hwdse.study.folder import RunFolder
+from hwdse.study.loop import Writer, settle, take_over
 from hwdse.study.measure import Laboratory, SchemeState
-from hwdse.study.noise import within_noise
 from hwdse.study.prepare import DEFAULT_PRECISIONS, Prepared, Question, prepare
 from hwdse.study.record import Recorder
+from hwdse.study.schedule import ahead, choices
 from hwdse.study.tables import front_table, measured_table
+from hwdse.workers import Workers, engage
 
 __all__ = ["Budget", "Study", "explore"]
-
-_WRITE_EVERY_SECONDS = 2.0
-_WRITING_SHARE = 0.05
-"""Of the time, at most, that goes into writing."""
 
 
 @dataclass
@@ -54,12 +54,31 @@ class Study:
         What was spent.
     near_front
         By device, the bits of what is off its measured front, but not significantly.
+    commonest
+        Accuracy of always giving the commonest answer; ``None`` where quality is no accuracy.
     """
 
     prepared: Prepared
     full_precision: Interval
     meter: Meter
     near_front: dict[str, frozenset[str]] = field(default_factory=dict)
+    commonest: float | None = None
+
+    def __repr__(self) -> str:
+        devices = ", ".join(self.problems)
+        return f"<Study of {devices}: {self.meter.evaluations} evaluations in {self.meter.seconds:.0f} s>"
+
+    @property
+    def doubt(self) -> str:
+        """A sentence where full precision is not shown to beat always giving the commonest answer; else empty."""
+        quality, guess = self.full_precision, self.commonest
+        if guess is None or quality.low > guess:
+            return ""
+        return (
+            f"in full precision the network has {quality.mean:.1%} right ({quality.low:.1%} to {quality.high:.1%} on "
+            f"{quality.samples} samples), no better than always the commonest class, {guess:.1%}: is it trained, and "
+            "are the labels its own? What follows compares guesses"
+        )
 
     @property
     def problems(self) -> Mapping[str, DeviceProblem]:
@@ -132,8 +151,10 @@ def explore(
     name: str = "study",
     out: Path | None = None,
     resume: bool = False,
+    pool: str | Pool | None = None,
     experiment: Path | None = None,
     notes: Mapping[str, Any] | None = None,
+    workers: Workers | None = None,
     progress: Progress = SILENT,
     clock: Callable[[], float] = time.monotonic,
 ) -> Study:
@@ -177,24 +198,35 @@ def explore(
         Run folder; ``None`` keeps everything in memory.
     resume
         True to go on with the run in ``out``.
+    pool
+        Shares evaluations with other studies: ``postgresql://user:password@host/database``, or an open pool, which is
+        closed at the end. The study keeps all that it saw in ``out``, too.
     experiment
         Experiment file to keep a copy of.
     notes
         Further entries for ``resolved.json``.
+    workers
+        Where evaluations are computed: in this process by default. The front does not depend on it.
     progress
         Who watches.
     clock
-        Seconds, for the budget.
+        Seconds, for the budget; it may jump back.
 
     Raises
     ------
     InputError
         If anything given cannot be used; nothing is written then.
+    WorkerError
+        If no worker can finish an evaluation.
     RunFolderError
-        If ``out`` holds another run.
+        If ``out`` holds another run, or another process explores into it.
+    PoolError
+        If the shared pool cannot be reached or used.
     """
-    _check_kinds(evaluation, devices, budget)
-    meter = Meter(budget or Budget(), clock)
+    _check_kinds(evaluation, devices, budget, workers)
+    workers = workers or Workers()
+    clock = steady(clock)
+    meter = Meter(budget or Budget(), clock, workers=workers.number)
     if resume and out is None:
         raise InputError("expected a run folder to go on with, got none; give out")
     if fleet < 0:
@@ -203,23 +235,46 @@ def explore(
     question = Question.of(
         objectives, precisions=precisions, fixed=fixed or {}, recipe=recipe or DEFAULT_RECIPE, seed=seed, loss=loss
     )
+    shared = Pool(pool, warn=progress.warn) if isinstance(pool, str) else pool
     profiles = [load_profile(d) if isinstance(d, str) else d for d in devices]
-    prepared = prepare(
-        model,
-        graph,
-        calibration,
-        evaluation,
-        question=question,
-        profiles=profiles,
-        folder=folder,
-        progress=progress,
-        clock=clock,
+    crew = engage(workers, held=HELD, progress=progress)
+    with crew or nullcontext():
+        prepared = prepare(
+            model,
+            graph,
+            calibration,
+            evaluation,
+            question=question,
+            profiles=profiles,
+            folder=folder,
+            progress=progress,
+            crew=crew,
+            clock=clock,
+        )
+        if crew is not None:
+            progress.warn(_working(prepared, workers))
+        recorder = Recorder(
+            folder, prepared, experiment=experiment, notes={"name": name, **(notes or {})}, shared=shared
+        )
+        executor = Here(prepared.evaluator) if crew is None else Remote(crew, prepared.evaluator.evaluation)
+        return _measure(prepared, meter, recorder, executor, plan=FleetPlan(fleet, out), progress=progress, clock=clock)
+
+
+def _working(prepared: Prepared, workers: Workers) -> str:
+    """Return who works, and with how much memory, in a sentence."""
+    copies = sum(len({c.weights for c in s.sensitivity.candidates}) for s in prepared.states.values())
+    shared = shared_mib(prepared.program.runnable, prepared.evaluator.evaluation, copies)
+    noun = "worker" if workers.number == 1 else "workers"
+    limit = (
+        "without a limit to" if workers.memory_limit_mib is None else f"and at most {workers.memory_limit_mib} MiB for"
     )
-    recorder = Recorder(folder, prepared, experiment=experiment, notes={"name": name, **(notes or {})})
-    return _measure(prepared, meter, recorder, plan=FleetPlan(fleet, out), progress=progress, clock=clock)
+    return (
+        f"{workers.number} {noun} with one thread each; network, data and weights take about {shared:.0f} MiB once per "
+        f"machine, {limit} what each computes"
+    )
 
 
-def _check_kinds(evaluation: object, devices: object, budget: object) -> None:
+def _check_kinds(evaluation: object, devices: object, budget: object, workers: object) -> None:
     """Check what is most easily given as something else."""
     if not isinstance(evaluation, Evaluation):
         raise InputError(
@@ -231,12 +286,17 @@ def _check_kinds(evaluation: object, devices: object, budget: object) -> None:
         raise InputError(
             f"expected a hwdse.Budget, got {type(budget).__name__}; write budget=hwdse.Budget(evaluations=60)"
         )
+    if workers is not None and not isinstance(workers, Workers):
+        raise InputError(
+            f"expected hwdse.Workers, got {type(workers).__name__}; write workers=hwdse.Workers('processes', 2)"
+        )
 
 
 def _measure(
     prepared: Prepared,
     meter: Meter,
     recorder: Recorder,
+    executor: Executor,
     *,
     plan: FleetPlan,
     progress: Progress,
@@ -248,88 +308,31 @@ def _measure(
     the tables on disk stay until there is something new.
     """
     progress.start("measure", meter.budget.evaluations)
-    with recorder.pool() as pool:
-        laboratory = Laboratory(prepared.evaluator, pool, prepared.identity)
+    with recorder.pool() as pool, recorder.choices() as chosen:
+        laboratory = Laboratory(executor, prepared.evaluator.evaluation.metric, pool, prepared.identity)
         network = next(iter(prepared.states.values())).network
-        study = Study(prepared, laboratory.measure_reference(network, prepared.reference), meter)
-        next_write = -math.inf
-        for state, bits in _schedule(study):
-            ceiling = _ceiling(study, state, bits)
-            if meter.is_spent and (plan.holds(state, bits) or not laboratory.knows(state, bits, ceiling=ceiling)):
+        reference = laboratory.measure_reference(network, prepared.reference)
+        study = Study(prepared, reference, meter, commonest=commonest_share(prepared.evaluator.evaluation))
+        if study.doubt:
+            progress.warn(study.doubt)
+        writer = Writer(study, laboratory, recorder, clock)
+        taken = take_over(study, laboratory, chosen.earlier, plan, progress)
+        for choice in choices(study, chosen.earlier, taken):
+            if choice is None:
+                settle(study, laboratory, writer, progress)
+                continue
+            known = partial(laboratory.knows, choice.state, choice.bits, ceiling=choice.ceiling)
+            if meter.is_spent and (plan.holds(choice.state, choice.bits) or not known()):
                 break
-            seconds, was_there = laboratory.measure(state, bits, ceiling=ceiling)
-            meter.add(seconds, is_earlier=was_there)
-            progress.advance()
-            if not was_there and clock() > next_write:
-                started = time.perf_counter()
-                _write(study, laboratory, recorder)
-                took = time.perf_counter() - started
-                next_write = clock() + max(_WRITE_EVERY_SECONDS, took / _WRITING_SHARE)
+            if choice.is_new:
+                chosen.add(choice.chosen(meter))
+            meter.begin()
+            laboratory.begin(choice.state, choice.bits, ceiling=choice.ceiling)
+            while laboratory.under_way >= ahead(meter.begun):
+                settle(study, laboratory, writer, progress)
+        while laboratory.under_way:
+            settle(study, laboratory, writer, progress)
         plan.measure(study, laboratory, progress)
         meter.stop()
-        _write(study, laboratory, recorder)
+        writer.write()
     return study
-
-
-def _write(study: Study, laboratory: Laboratory, recorder: Recorder) -> None:
-    """Mark what is within noise of the fronts, and write everything."""
-    for name, problem in study.problems.items():
-        measured, state = study.measured(name), study.state(problem)
-        near = within_noise(
-            measured,
-            partial(laboratory.scores, state),
-            quality=study.prepared.quality,
-            costs=problem.objectives,
-            may_count=laboratory.evaluator.evaluation.metric.may_count,
-        )
-        study.near_front[name] = frozenset(measured.loc[near, "bits"])
-    recorder.write(study)
-
-
-def _schedule(study: Study) -> Iterator[tuple[SchemeState, str]]:
-    """Yield what to measure next: uniform precisions first, then each device's best proposal in turn."""
-    problems = [p for p in study.problems.values() if p.infeasible is None]
-    for problem in problems:
-        for genes in problem.uniforms().values():
-            if (bits := problem.bits(genes)) not in study.state(problem).measured:
-                yield study.state(problem), bits
-    active = list(problems)
-    turn = 0
-    while active:
-        for problem in list(active):
-            proposal = _proposal(study, problem, turn)
-            if proposal is None:
-                active.remove(problem)
-            else:
-                yield study.state(problem), problem.bits(proposal)
-        turn += 1
-
-
-def _ceiling(study: Study, state: SchemeState, bits: str) -> float:
-    """Return the harm above which a configuration is on no front, from what was measured that costs no more."""
-    ceiling = -math.inf
-    for problem in study.problems.values():
-        known = problem.known(bits) if study.state(problem) is state else None
-        if known is not None:
-            columns = [problem.space.column(c) for c in problem.objectives]
-            cheaper = [
-                result.drop.mean
-                for other, result in state.measured.items()
-                if (theirs := problem.known(other)) is not None
-                and (theirs.metrics[columns] <= known.metrics[columns]).all()
-            ]
-            ceiling = max(ceiling, min(cheaper, default=math.inf))
-    return ceiling
-
-
-def _proposal(study: Study, problem: DeviceProblem, turn: int) -> Genes | None:
-    """Return what ``problem`` wants measured next; ``None`` if nothing is left or nothing more is to be gained."""
-    state = study.state(problem)
-    harms = {bits: result.drop.mean for bits, result in state.measured.items()}
-    worst = max(harms.values(), default=0.0)
-    proposal = problem.proposer.propose(
-        problem.belief(state.model, harms), turn=turn, harm_reference=max(CARED_FOR * worst, 1e-9)
-    )
-    if proposal is None or proposal.gain < study.meter.budget.tolerance:
-        return None
-    return proposal.genes

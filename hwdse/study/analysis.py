@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from hwdse.analysis.correlation import correlation_table
@@ -21,6 +20,7 @@ from hwdse.calibrate import GROUP, Points
 from hwdse.formats import FP32, Granularity, NumberFormat, Precision
 from hwdse.plugins import plugin_names
 from hwdse.progress import Progress
+from hwdse.quantize.batch import samples_in
 from hwdse.quantize.network import QuantizedNetwork
 
 __all__ = [
@@ -282,5 +282,5 @@ def _first_samples(batches: Sequence[Any], samples: int) -> list[Any]:
         if count >= samples:
             break
         taken.append(batch)
-        count += (batch if isinstance(batch, torch.Tensor) else batch[0]).shape[0]
+        count += samples_in(batch)
     return taken

@@ -8,7 +8,7 @@ from math import isfinite
 
 from hwdse.errors import InputError
 
-__all__ = ["Budget", "Meter"]
+__all__ = ["Budget", "Meter", "steady"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,26 @@ class Budget:
             raise InputError(f"expected a tolerance from 0 to 1, got {self.tolerance}")
 
 
+def steady(clock: Callable[[], float]) -> Callable[[], float]:
+    """Return ``clock`` as it goes on where it jumps back: seconds since the first call.
+
+    >>> times = iter([100.0, 103.0, 40.0, 42.0])
+    >>> now = steady(lambda: next(times))
+    >>> now(), now(), now()
+    (3.0, 3.0, 5.0)
+    """
+    last, passed = clock(), 0.0
+
+    def now() -> float:
+        nonlocal last, passed
+        time = clock()
+        passed += max(time - last, 0.0)
+        last = time
+        return passed
+
+    return now
+
+
 class Meter:
     """Keeps account of a budget.
 
@@ -49,23 +69,35 @@ class Meter:
         What may be spent.
     clock
         Seconds.
+    workers
+        How many evaluations went on at once in earlier sessions, as far as is known: as many as now.
+
+    Attributes
+    ----------
+    begun, evaluations
+        How many evaluations were begun, and how many of them are finished.
     """
 
-    def __init__(self, budget: Budget, clock: Callable[[], float]) -> None:
+    def __init__(self, budget: Budget, clock: Callable[[], float], *, workers: int = 1) -> None:
         self.budget = budget
         self.evaluations = 0
-        self._clock = clock
+        self.begun = 0
+        self._clock, self._workers = clock, workers
         self._started = clock()
         self._stopped: float | None = None
         self._earlier_seconds = 0.0
         self._longest_seconds = 0.0
+
+    def begin(self) -> None:
+        """Count one evaluation that is under way from now on."""
+        self.begun += 1
 
     def add(self, seconds: float, *, is_earlier: bool) -> None:
         """Count one evaluation that took ``seconds``, in this session or in an earlier one."""
         self.evaluations += 1
         self._longest_seconds = max(self._longest_seconds, seconds)
         if is_earlier:
-            self._earlier_seconds += seconds
+            self._earlier_seconds += seconds / self._workers
 
     def stop(self) -> None:
         """Stop the clock: what comes now is not measuring."""
@@ -80,6 +112,9 @@ class Meter:
     @property
     def is_spent(self) -> bool:
         """True if another evaluation would exceed the budget."""
-        if self.evaluations >= self.budget.evaluations:
-            return True
+        return max(self.begun, self.evaluations) >= self.budget.evaluations or self.is_late
+
+    @property
+    def is_late(self) -> bool:
+        """True if another evaluation would exceed the budget's seconds."""
         return self.budget.seconds is not None and self.seconds + self._longest_seconds > self.budget.seconds

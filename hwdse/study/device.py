@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +28,7 @@ from hwdse.errors import InputError
 from hwdse.formats import Precision
 from hwdse.graph import LayerGraph
 from hwdse.hardware import HardwareProfile
+from hwdse.hardware.schema import Accuracy
 from hwdse.infeasible import Infeasible
 from hwdse.search.adaptive import predicted_front
 from hwdse.search.limits import as_limits, within
@@ -39,6 +41,9 @@ __all__ = ["LOSS", "DeviceProblem", "Known", "device_space"]
 LOSS = Metric("loss_predicted", Reduction.SUM, "Loss (predicted)")
 
 Genes = NDArray[np.uint8]
+
+_AT_ONCE = 4096
+"""Configurations whose metrics are computed at once: more would take memory and save no time."""
 
 
 class Known(NamedTuple):
@@ -137,6 +142,10 @@ class DeviceProblem:
     infeasible: Infeasible | None = None
     warnings: tuple[str, ...] = ()
     _known: dict[str, Known | None] = field(default_factory=dict, init=False, repr=False)
+    _runnable: tuple[int, NDArray[np.int64], NDArray[np.float64]] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._runnable = 0, np.zeros(0, dtype=np.int64), np.zeros((0, len(self.space.columns)))
 
     @classmethod
     def of(
@@ -180,6 +189,7 @@ class DeviceProblem:
         self.warnings = (
             *collinear_pairs(sample[:, columns], list(names), device=self.profile.name),
             *unpriced(self.graph, self.profile, self.space.candidates),
+            *self.profile.unnamed_notes((layer.op_class for layer in self.graph.layers), self.space.candidates),
         )
         columns_of_front = (LOSS.name, *self.objectives)
         predicted = predicted_front(self.space, columns_of_front, limits=self.limits, rng=rng)
@@ -208,21 +218,26 @@ class DeviceProblem:
     @property
     def note(self) -> str:
         """How far the device's latencies can be trusted for this network, in a sentence."""
-        claim = self.profile.accuracy_claim
-        note = f"{self._table_note}; {claim}" if claim and self.profile.has_measured_table else self._table_note
         accuracy = self.profile.spec.accuracy
+        if accuracy is None:
+            return self._table_note
+        if not self.profile.claims_for(self._macs):
+            return f"{self._table_note}; no interval: {self._unlike(accuracy)}"
+        note = f"{self._table_note}; {self.profile.accuracy_claim}"
         unchecked = self.profile.unchecked(self.space.candidates)
-        if accuracy is not None and unchecked:
+        if unchecked:
             wider = self.profile.uncertainty("latency_ms_predicted", unchecked)
             names = ", ".join(map(str, unchecked))
             note += f"; held against {', '.join(accuracy.precisions)} alone: a factor of {wider:.3g} with {names}"
-        if accuracy is None or self.profile.claims_for(self._macs):
-            return note
+        return note
+
+    def _unlike(self, accuracy: Accuracy) -> str:
+        """Return how this network differs from those that the profile was held against, in words."""
         assert accuracy.smallest_mmacs is not None
         assert accuracy.largest_mmacs is not None
         ends = (accuracy.smallest_mmacs.value, accuracy.largest_mmacs.value, self._macs * 1e-6)
         low, high, own = (f"{value:,.0f}" if value >= 100 else f"{value:.2g}" for value in ends)
-        return f"{note}; these have {low} to {high} million MACs, this network {own}: the interval does not hold for it"
+        return f"held against networks of {low} to {high} million MACs, and this one has {own}"
 
     @property
     def _macs(self) -> int:
@@ -233,7 +248,7 @@ class DeviceProblem:
     def _table_note(self) -> str:
         """How many layers are in the profile's table, in a sentence."""
         if not self.profile.has_measured_table:
-            return self.profile.accuracy_note
+            return self.profile.origin_note
         origins = provenance(self.graph, self.profile, self.space.candidates)
         known = int((origins == Origin.TABLE).any(axis=1).sum())
         total, name = len(self.graph.layers), self.profile.name
@@ -261,24 +276,61 @@ class DeviceProblem:
     def known(self, bits: str) -> Known | None:
         """Return genes and metrics of a configuration given by its bits; ``None`` if the device cannot run it."""
         if bits not in self._known:
-            genes = self._read(bits)
-            runs = genes is not None and bool(self.fits(genes[None])[0])
-            self._known[bits] = (
-                Known(genes, self.space.evaluate(genes[None])[0]) if genes is not None and runs else None
-            )
+            self.learn([bits])
         return self._known[bits]
+
+    def runnable(self, measured: Collection[str]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return which of the configurations measured under its scheme the device can run, and their metrics.
+
+        Asked again it reads only what is new: they keep their order.
+
+        Returns
+        -------
+        tuple
+            Places ``(n,)`` and metrics ``(n, metrics)``.
+        """
+        seen, places, metrics = self._runnable
+        new = list(islice(measured, seen, None))
+        self.learn(new)
+        found = [(seen + i, known.metrics) for i, bits in enumerate(new) if (known := self.known(bits)) is not None]
+        if found:
+            places = np.append(places, [place for place, _ in found])
+            metrics = np.concatenate([metrics, np.stack([row for _, row in found])])
+        self._runnable = len(measured), places, metrics
+        return places, metrics
+
+    def learn(self, configurations: Iterable[str]) -> None:
+        """Find out what is known of many configurations at once: one by one takes a hundred times as long."""
+        read = {bits: self._read(bits) for bits in configurations if bits not in self._known}
+        self._known |= dict.fromkeys(read)
+        possible = [(bits, genes) for bits, genes in read.items() if genes is not None]
+        for start in range(0, len(possible), _AT_ONCE):
+            some = possible[start : start + _AT_ONCE]
+            genes = np.stack([own for _, own in some])
+            rows = zip(some, self.space.evaluate(genes), self.fits(genes), strict=True)
+            self._known |= {bits: Known(own, metrics) for (bits, own), metrics, runs in rows if runs}
 
     def _read(self, bits: str) -> Genes | None:
         """Return the genes of bits; ``None`` if a choice is not allowed."""
-        index = {str(candidate): i for i, candidate in enumerate(self.space.candidates)}
-        texts = dict(zip(self.graph.layer_index, bits.split(), strict=True))
+        texts = bits.split()
+        assert len(texts) == len(self.graph.layers)
         genes = np.zeros(len(self.space.groups), dtype=np.uint8)
-        for g, group in enumerate(self.space.groups):
-            choice = index.get(texts[group.layers[0]])
+        for g, layer in enumerate(self._first_layers):
+            choice = self._choices.get(texts[layer])
             if choice is None or not self.space.allowed[g, choice]:
                 return None
             genes[g] = choice
         return genes
+
+    @cached_property
+    def _choices(self) -> dict[str, int]:
+        """Place of every candidate by its name."""
+        return {str(candidate): i for i, candidate in enumerate(self.space.candidates)}
+
+    @cached_property
+    def _first_layers(self) -> list[int]:
+        """Place of the first layer of every group."""
+        return [self.graph.layer_index[group.layers[0]] for group in self.space.groups]
 
     def expect(self, model: HarmModel, genes: Genes) -> Expectation:
         """Return the harm to expect of the device's ``genes`` ``(n, groups)`` under the model of its scheme."""

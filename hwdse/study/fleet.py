@@ -71,7 +71,9 @@ class FleetPlan:
             write_csv(self._path, table)
         progress.start("fleet", len(table))
         for key, bits in zip(table["scheme"], table["bits"], strict=True):
-            seconds, was_there = laboratory.measure(states[key], bits)
+            laboratory.begin(states[key], bits)
+        while laboratory.under_way:
+            seconds, was_there = laboratory.settle()
             study.meter.add(seconds, is_earlier=was_there)
             progress.advance()
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from hwdse.errors import RunFolderError
-from hwdse.files import is_left_over, read_json, write_bytes, write_json
+from hwdse.evaluate.mounts import check_local
+from hwdse.files import check_folder, is_left_over, lock, read_json, write_bytes, write_json
 from hwdse.study.weights import WEIGHTS
 
 __all__ = ["RunFolder", "environment"]
@@ -46,7 +48,10 @@ class RunFolder:
     Raises
     ------
     RunFolderError
-        If the folder holds a run and ``resume`` is False, holds something else, or cannot be written to.
+        If the folder holds a run and ``resume`` is False, holds something else, is on a network file system, or another
+        process explores it.
+    InputError
+        If it cannot be written to.
     """
 
     def __init__(self, path: Path, *, resume: bool = False) -> None:
@@ -55,16 +60,18 @@ class RunFolder:
         if path.exists() and not path.is_dir():
             raise RunFolderError(f"expected a folder to write to, got the file {path}; name another one")
         if self.is_resumed and not resume:
-            raise RunFolderError(f"expected an empty folder, got a run in {path}; add --resume or name another one")
+            raise self._is_a_run()
         if (
             not self.is_resumed
             and path.is_dir()
             and not all(is_left_over(p) or p.name == WEIGHTS for p in path.iterdir())
         ):
             raise RunFolderError(f"expected an empty folder or a run, got other files in {path}; name another one")
-        there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-        if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
-            raise RunFolderError(f"expected a folder to write to, got {path}, and {there} is none; name another one")
+        check_folder(path)
+        check_local(path)
+        if path.is_dir():
+            with self._alone():
+                pass
 
     @property
     def pool_path(self) -> Path:
@@ -94,6 +101,23 @@ class RunFolder:
                 f"{', '.join(differing)}; name another folder"
             )
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from exploring into the folder while the context lasts; it is made if absent.
+
+        The lock is the folder's own and ends with this process, however that ends. Who reads is not kept away.
+
+        Raises
+        ------
+        RunFolderError
+            If another process holds it, or has written a run since.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with self._alone():
+            if not self.is_resumed and (self.path / "resolved.json").is_file():
+                raise self._is_a_run()
+            yield
+
     def open(self, identity: Mapping[str, Any], resolved: Mapping[str, Any], experiment: Path | None) -> None:
         """Write what a new run is about; what a resumed run says of itself holds until there is something new."""
         if not self.is_resumed:
@@ -105,3 +129,20 @@ class RunFolder:
     def resolve(self, identity: Mapping[str, Any], resolved: Mapping[str, Any]) -> None:
         """Write what the run is about and how it stands."""
         write_json(self.path / "resolved.json", {**resolved, "identity": dict(identity)})
+
+    def _is_a_run(self) -> RunFolderError:
+        return RunFolderError(f"expected an empty folder, got a run in {self.path}; add --resume or name another one")
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the folder's lock."""
+        folder = os.open(self.path, os.O_RDONLY)
+        try:
+            if not lock(folder):
+                raise RunFolderError(
+                    f"expected nobody else to explore into {self.path}, got another process that does; wait for it, "
+                    "end it, or name another folder"
+                )
+            yield
+        finally:
+            os.close(folder)

@@ -17,10 +17,13 @@ from hwdse.analysis.sensitivity import Sensitivity, measure_sensitivity
 from hwdse.formats import Precision
 from hwdse.progress import Progress
 from hwdse.quantize.network import QuantizedNetwork
+from hwdse.workers import Crew
 
 __all__ = ["LOSSES", "find_losses"]
 
-Find = Callable[[QuantizedNetwork, Sequence[Any], tuple[Precision, ...], np.random.Generator, Progress], Sensitivity]
+Find = Callable[
+    [QuantizedNetwork, Sequence[Any], tuple[Precision, ...], np.random.Generator, Progress, Crew | None], Sensitivity
+]
 
 DRAWS, FISHER_DRAWS = 64, 24
 FISHER_MEASURED_SHARE = 0.25
@@ -35,6 +38,7 @@ def find_losses(
     loss: str,
     seed: int,
     progress: Progress,
+    crew: Crew | None = None,
 ) -> Sensitivity:
     """Return the ``loss`` of every (group, candidate), alone under its name.
 
@@ -52,8 +56,10 @@ def find_losses(
         Of the samples that are drawn.
     progress
         Who watches.
+    crew
+        Who runs what is measured; ``None`` for this process.
     """
-    found = LOSSES[loss](network, batches, candidates, np.random.default_rng(seed), progress)
+    found = LOSSES[loss](network, batches, candidates, np.random.default_rng(seed), progress, crew)
     (values,) = found.scores.values()
     return replace(found, scores={loss: values}, per_sample={})
 
@@ -65,9 +71,12 @@ def _measured(
     candidates: tuple[Precision, ...],
     rng: np.random.Generator,
     progress: Progress,
+    crew: Crew | None,
 ) -> Sensitivity:
     drawn = _drawn(network, batches, DRAWS, rng, progress)
-    return measure_sensitivity(network, drawn, candidates=candidates, methods=(method,), on_batch=progress.advance)
+    return measure_sensitivity(
+        network, drawn, candidates=candidates, methods=(method,), on_batch=progress.advance, crew=crew
+    )
 
 
 def _fisher(
@@ -76,6 +85,7 @@ def _fisher(
     candidates: tuple[Precision, ...],
     rng: np.random.Generator,
     progress: Progress,
+    _crew: Crew | None,
 ) -> Sensitivity:
     drawn = _drawn(network, batches, FISHER_DRAWS, rng, progress)
     share = FISHER_MEASURED_SHARE
@@ -98,6 +108,7 @@ def _difficulty(
     candidates: tuple[Precision, ...],
     _rng: np.random.Generator,
     progress: Progress,
+    _crew: Crew | None,
 ) -> Sensitivity:
     progress.start("difficulty", 1)
     names = tuple(group.name for group in network.captured.groups)

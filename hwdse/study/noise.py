@@ -65,4 +65,5 @@ def within_noise(
     for row in np.setdiff1d(np.arange(len(values)), front):
         above = front[(spent[front] <= spent[row]).all(axis=1) & (values[front] >= values[row])]
         marks[row] = not any(is_better(int(row), int(other)) for other in above[np.argsort(-values[above])])
+        held.pop(int(row), None)  # only those of the front are compared again
     return marks

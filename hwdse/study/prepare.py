@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ from hwdse.study.losses import LOSSES, find_losses
 from hwdse.study.measure import Identity, SchemeState
 from hwdse.study.tables import load_sensitivity
 from hwdse.study.weights import weight_store
+from hwdse.workers import Crew
 
 __all__ = [
     "DEFAULT_PRECISIONS",
@@ -163,11 +165,13 @@ def prepare(
     folder: RunFolder | None,
     progress: Progress,
     channels: bool = False,
+    crew: Crew | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Prepared:
     """Return everything that measuring needs; sensitivities that ``folder`` holds already are read from it.
 
-    With ``channels`` the calibration pass looks at the channels of activations, too.
+    With ``channels`` the calibration pass looks at the channels of activations, too. A ``crew`` shares the passes over
+    calibration data.
 
     What can be wrong is looked at first, and what takes long comes last.
 
@@ -196,7 +200,7 @@ def prepare(
     written = any(profile.scheme.quantized_outputs for profile in profiles)
     program = program_of(captured, question.recipe, batches, written=written)
     progress.start("calibrate", len(batches))
-    streams = observe(program, batches, channels=channels, on_batch=progress.advance)
+    streams = observe(program, batches, channels=channels, on_batch=progress.advance, crew=crew)
     store = weight_store(folder.path if folder is not None else None, identity.network, batches, question.recipe)
     networks = {
         profile.scheme: QuantizedNetwork(
@@ -206,7 +210,8 @@ def prepare(
     }
     evaluator = Evaluator(evaluation, clock)
     reference = _reference(evaluator, networks[profiles[0].scheme], folder)
-    states = _states(networks, batches, spaces, question=question, profiles=profiles, folder=folder, progress=progress)
+    losses = partial(_sensitivity, batches=batches, question=question, folder=folder, progress=progress, crew=crew)
+    states = _states(networks, spaces, losses, loss=question.loss, profiles=profiles, progress=progress, crew=crew)
     problems = _problems(captured, profiles, spaces, states, question=question, progress=progress)
     return Prepared(captured, program, question, problems, states, evaluator, identity, reference)
 
@@ -263,22 +268,21 @@ def _identity(captured: Capture, batches: Sequence[Any], evaluation: Evaluation,
 
 def _states(
     networks: Mapping[Scheme, QuantizedNetwork],
-    batches: Sequence[Any],
     spaces: Mapping[str, DesignSpace],
+    losses: Callable[[QuantizedNetwork, tuple[Precision, ...]], Sensitivity],
     *,
-    question: Question,
+    loss: str,
     profiles: Sequence[HardwareProfile],
-    folder: RunFolder | None,
     progress: Progress,
+    crew: Crew | None,
 ) -> dict[str, SchemeState]:
     """Return every scheme with the sensitivity of each candidate that one of its devices may choose."""
     states = {}
     for scheme, network in networks.items():
         chosen = [c for p in profiles if p.scheme == scheme for c in spaces[p.name].candidates]
         candidates = tuple(dict.fromkeys(chosen))
-        network.find(candidates, progress=progress)
-        sensitivity = _sensitivity(network, batches, candidates, question=question, folder=folder, progress=progress)
-        states[scheme.key] = SchemeState(network, sensitivity, question.loss)
+        network.find(candidates, progress=progress, crew=crew)
+        states[scheme.key] = SchemeState(network, losses(network, candidates), loss)
     return states
 
 
@@ -330,12 +334,13 @@ def check_same_network(model: nn.Module, captured: Capture) -> None:
 
 def _sensitivity(
     network: QuantizedNetwork,
-    batches: Sequence[Any],
     candidates: tuple[Precision, ...],
     *,
+    batches: Sequence[Any],
     question: Question,
     folder: RunFolder | None,
     progress: Progress,
+    crew: Crew | None,
 ) -> Sensitivity:
     """Return the losses in a resumed run's folder; find them if they are not there."""
     if folder is not None and folder.is_resumed and (folder.path / "sensitivity.csv").is_file():
@@ -346,4 +351,6 @@ def _sensitivity(
             candidates=candidates,
             methods=(question.loss,),
         )
-    return find_losses(network, batches, candidates, loss=question.loss, seed=question.seed, progress=progress)
+    return find_losses(
+        network, batches, candidates, loss=question.loss, seed=question.seed, progress=progress, crew=crew
+    )

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from hwdse.cost import fp32_size_kib
-from hwdse.evaluate import Pool
-from hwdse.files import write_csv
+from hwdse.evaluate import Evaluations, Pool, SharedPool
+from hwdse.files import inside, write_csv
 from hwdse.study.analysis import statistics_table
+from hwdse.study.chosen import Chosen, ChosenFile
 from hwdse.study.folder import RunFolder
 from hwdse.study.prepare import Prepared, identity_of_run
 from hwdse.study.tables import (
@@ -44,37 +47,58 @@ class Recorder:
         Experiment file to keep a copy of.
     notes
         Further entries for ``resolved.json``.
+    shared
+        Pool that others share; closed with the run's own.
     """
 
     def __init__(
-        self, folder: RunFolder | None, prepared: Prepared, *, experiment: Path | None, notes: Mapping[str, Any]
+        self,
+        folder: RunFolder | None,
+        prepared: Prepared,
+        *,
+        experiment: Path | None,
+        notes: Mapping[str, Any],
+        shared: Pool | None = None,
     ) -> None:
         self._folder = folder
         self._prepared = prepared
         self._experiment = experiment
-        self._notes = notes
+        self._notes = notes if shared is None else {**notes, "pool": shared.name}
+        self._shared = shared
         profiles = [problem.profile for problem in prepared.problems.values()]
         self._identity = identity_of_run(prepared.identity, prepared.question, profiles)
 
     @contextmanager
-    def pool(self) -> Iterator[Pool]:
-        """Open the run's pool; before that, write what is known before anything is measured."""
-        if self._folder is not None:
-            self._folder.open(self._identity, self._resolved(None), self._experiment)
-            self._write_prepared(self._folder.path)
-        pool = Pool(self._folder.pool_path if self._folder is not None else None)
-        try:
-            yield pool
-        finally:
-            pool.close()
+    def pool(self) -> Iterator[Evaluations]:
+        """Open the run's pool, with the shared one behind it; nobody else explores into the folder meanwhile.
 
-    def write(self, study: Study) -> None:
-        """Write everything that changes while measuring."""
+        Before that, write what is known before anything is measured.
+        """
+        with ExitStack() as stack:
+            if self._folder is not None:
+                stack.enter_context(self._folder.held())
+                self._folder.open(self._identity, self._resolved(None), self._experiment)
+                self._write_prepared(self._folder.path)
+            own = stack.enter_context(closing(Pool(self._folder.pool_path if self._folder is not None else None)))
+            yield own if self._shared is None else SharedPool(own, stack.enter_context(closing(self._shared)))
+
+    def choices(self) -> ChosenFile:
+        """Open the file of the run's choices; only while the pool is open."""
+        return ChosenFile(None if self._folder is None else self._folder.path / "choices.csv", self._is_possible)
+
+    def _is_possible(self, chosen: Chosen) -> bool:
+        """Return True if a session of this run can have made a choice."""
+        states, problems = self._prepared.states, self._prepared.problems
+        made = not chosen.device or (chosen.device in problems and problems[chosen.device].infeasible is None)
+        return made and chosen.scheme in states and states[chosen.scheme].has(chosen.bits)
+
+    def write(self, study: Study, tables: Mapping[str, pd.DataFrame]) -> None:
+        """Write everything that changes while measuring; ``tables`` hold what was measured, by device."""
         if self._folder is None:
             return
         for name, problem in study.problems.items():
-            measured = study.measured(name)
-            path = self._folder.path / name
+            measured = tables[name]
+            path = inside(self._folder.path, name)
             model = study.state(problem).model if len(measured) else None
             predicted = predicted_table(problem, model=model, full_precision=study.full_precision.mean)
             write_csv(path / "predicted.csv", predicted)
@@ -91,9 +115,9 @@ class Recorder:
         sensitivities = {key: state.sensitivity for key, state in prepared.states.items()}
         write_csv(path / "sensitivity.csv", sensitivity_table(sensitivities))
         for name, problem in prepared.problems.items():
-            write_csv(path / name / "costs.csv", costs_table(problem))
-            write_csv(path / name / "resources.csv", resources_table(problem))
-            write_csv(path / name / "roofline.csv", roofline_table(problem))
+            write_csv(inside(path, name, "costs.csv"), costs_table(problem))
+            write_csv(inside(path, name, "resources.csv"), resources_table(problem))
+            write_csv(inside(path, name, "roofline.csv"), roofline_table(problem))
 
     def _resolved(self, study: Study | None) -> dict[str, Any]:
         prepared = self._prepared
@@ -132,6 +156,7 @@ class Recorder:
                 "high": quality.high,
                 "samples": quality.samples,
                 "size_kib": fp32_size_kib(prepared.captured),
+                "doubt": study.doubt,
             }
             resolved["evaluations"] = {key: len(state.measured) for key, state in prepared.states.items()}
         return resolved

@@ -117,7 +117,7 @@ def load_sensitivity(
         rows = table[table["scheme"] == scheme].set_index(["group", "candidate"]).loc[wanted]
         scores = {name: rows[name].to_numpy(dtype=np.float64).reshape(shape) for name in methods}
         samples = int(rows["samples"].iloc[0])
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, OverflowError) as error:
         raise RunFolderError(
             f"expected the sensitivity of every group and candidate under {scheme} in {path}, got a damaged table "
             f"({reason_of(error)}); delete it to have it measured again"
@@ -204,6 +204,7 @@ def measured_table(
     names += [prefix, f"{prefix}_low", f"{prefix}_high", drop, f"{drop}_low", f"{drop}_high"]
     names += ["samples", LOSS.name, "uniform", "within_noise"]
     uniform = {problem.bits(genes): name for name, genes in problem.uniforms().items()}
+    problem.learn(measured)
     rows = []
     for bits, result in measured.items():
         known = problem.known(bits)

@@ -11,7 +11,7 @@ from rich.table import Table
 
 BENCHMARKS = (
     *("bench_quantize", "bench_sensitivity", "bench_space", "bench_search", "bench_memory"),
-    *("bench_statistics", "bench_calibrate", "bench_fisher", "bench_recipe"),
+    *("bench_statistics", "bench_calibrate", "bench_fisher", "bench_recipe", "bench_workers", "bench_pool"),
 )
 
 

@@ -61,9 +61,11 @@ def test_both_sides_of_the_switching_points(cli, run):
     answer = cli("pick", run, "--device", "mpic", "--max", f"latency_ms={below!r}")
     assert answer.code == 3
     assert answer.out == ""
-    best = f"{latencies[0]:.10g}"
-    assert answer.error.startswith("error: mpic: infeasible: latency_ms ")
-    assert f"best alone {best}" in answer.error
+    assert answer.error.startswith(f"error: mpic: infeasible: latency_ms {below!r} ms was requested; ")
+    best = re.search(r"best alone (\S+) ms", answer.error)
+    assert best is not None
+    assert float(best[1]) == pytest.approx(latencies[0])
+    assert float(best[1]) > below
     assert "To change that: raise latency_ms" in answer.error
 
 
@@ -115,6 +117,25 @@ def test_a_pick_is_a_row_of_the_front_with_what_was_asked(cli, run):
     assert picked == row.to_dict()
 
 
+def test_the_page_shows_the_pick(cli, run):
+    """As if it were drawn after the pick, where there is a page; none is drawn where there is none."""
+    page = run / "report.html"
+    before = page.read_bytes()
+    latency = float(front_of(run)["latency_ms_predicted"].min())
+    answer = cli("pick", run, "--device", "mpic", "--max", f"latency_ms={latency!r}")
+    assert answer.code == 0
+    drawn = page.read_bytes()
+    assert drawn != before
+    assert f"{page}: drawn again with it; figures show it after hwdse report {run} --figures" in answer.out
+    assert cli("report", run).code == 0
+    assert page.read_bytes() == drawn
+    page.unlink()
+    answer = cli("pick", run, "--device", "mpic")
+    assert answer.code == 0
+    assert "drawn again" not in answer.out
+    assert not page.exists()
+
+
 def test_the_metric_to_minimise_decides(cli, run):
     front = front_of(run)
     for name in ("size_kib", "latency_ms"):
@@ -154,6 +175,30 @@ def test_a_pick_that_makes_no_sense_is_named(name, cli, run, contents):
     assert contents(run) == before
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["pick"], ["export", "--out", "x.onnx"], ["verify"], ["refine"], ["finetune"]],
+    ids=lambda words: words[0],
+)
+def test_one_of_several_devices_must_be_named(arguments, cli, run, contents):
+    before = contents(run)
+    answer = cli(arguments[0], run, *arguments[1:])
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err == (
+        f"error: expected one device of the run {run} (mpic, stm32h7a3), got none; name it by --device\n"
+    )
+    assert contents(run) == before
+
+
+def test_the_only_device_need_not_be_named(cli, run):
+    resolved = json.loads((run / "resolved.json").read_text())
+    (run / "resolved.json").write_text(json.dumps(resolved | {"devices": ["stm32h7a3"]}))
+    answer = cli("pick", run, "--json")
+    assert answer.code == 0
+    assert json.loads(answer.out)["device"] == "stm32h7a3"
+    assert (run / "stm32h7a3" / "pick.json").is_file()
+
+
 def test_json_of_every_verb_parses(cli, run):
     compared = json.loads(cli("compare", run, "--json").out)
     assert [row["device"] for row in compared["devices"]] == ["mpic", "stm32h7a3"]
@@ -166,12 +211,23 @@ def test_json_of_every_verb_parses(cli, run):
         "infeasible": {},
     }
     figures = json.loads(cli("report", run, "--figures", "--width", "single", "--json").out)["figures"]
-    assert all(Path(figure).parent == run / "figures" for figure in figures)
+    assert all(Path(figure).parent == run / "figures" / "single" for figure in figures)
     assert {"roofline-mpic.pdf", "attainment.csv", "pareto-mpic.png"} <= {Path(path).name for path in figures}
     profiles = json.loads(cli("profiles", "list", "--json").out)
     assert {"mpic", "nvidia_t4", "stm32h7a3", "gap9_ne16"} <= {p["name"] for p in profiles["profiles"]}
     assert profiles["damaged"] == []
     assert json.loads(cli("profiles", "show", "mpic", "--json").out)["name"] == "mpic"
+
+
+def test_figures_of_one_column_lie_beside_those_of_two(cli, run):
+    before = (run / "figures" / "pareto-mpic.pdf").read_bytes()
+    answer = cli("report", run, "--figures", "--width", "single")
+    assert answer.code == 0
+    drawn = run / "figures" / "single"
+    count = len(list(drawn.glob("*.pdf")))
+    assert count == len(list(drawn.glob("*.png"))) > 4
+    assert answer.out == f"{drawn}: {count} figures as PDF, PNG and CSV, captions.md\n{run / 'report.html'}\n"
+    assert (run / "figures" / "pareto-mpic.pdf").read_bytes() == before
 
 
 def test_what_explore_says_is_on_the_right_stream(finished):

@@ -36,7 +36,10 @@ FILE = {
     "endless": ([("evaluations = 16", "seconds = inf")], r"budget\.seconds: expected a finite number, got inf"),
     "no device": ([(DEVICES, "devices = []")], r"devices: expected at least 1"),
     "same device": ([(DEVICES, 'devices = ["mpic", "mpic"]')], r"expected each device once, got mpic, mpic"),
-    "device": ([(DEVICES, 'devices = ["mpci"]')], r"mpci has 1 fault:\s+expected a known profile.*did you mean mpic\?"),
+    "device": (
+        [(DEVICES, 'devices = ["mpci"]')],
+        r"expected the name of a hardware profile, got 'mpci', which is unknown; did you mean mpic\?",
+    ),
     "device file": (
         [(DEVICES, 'devices = ["my.toml"]')],
         r"experiment.my\.toml has 1 fault:\s+expected a readable file",

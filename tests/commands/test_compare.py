@@ -21,10 +21,10 @@ def front_of(run, device):
 
 def test_everything_is_printed_in_80_columns_and_drawn(cli, run, tmp_path, contents):
     before = contents(run)
-    answer = cli("compare", run, "--out", tmp_path / "figures")
+    answer = cli("compare", run, "--out", tmp_path / "figures", "--all")
     assert answer.code == 0
     assert answer.err == ""
-    lines = [line for line in answer.out.splitlines() if not line.startswith("figures: ")]
+    lines = [line for line in answer.out.splitlines() if not line.startswith(str(tmp_path))]
     assert max(map(len, lines)) <= 80
     for title in (
         "tiny: devices compared",
@@ -34,12 +34,34 @@ def test_everything_is_printed_in_80_columns_and_drawn(cli, run, tmp_path, conte
         "tiny: one configuration for all, drop at most 1 point",
     ):
         assert title in answer.out
+    written = (tmp_path / "figures" / "compare-tables.txt").read_text()
+    assert written.splitlines() == [line.rstrip() for line in lines]
     names = [f"{stem}.{suffix}" for stem in FIGURES for suffix in ("csv", "pdf", "png")]
-    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == sorted([*names, "compare-captions.md"])
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == sorted(
+        [*names, "compare-captions.md", "compare-tables.txt"]
+    )
     assert contents(run) == before
     first = contents(tmp_path / "figures")
     cli("compare", run, "--out", tmp_path / "figures")
     assert contents(tmp_path / "figures") == first
+
+
+def test_the_choice_fits_a_screen(cli, run):
+    answer = cli("compare", run)
+    assert answer.code == 0
+    lines = answer.out.splitlines()
+    assert len(lines) <= 24
+    assert lines[0].strip() == "tiny: cheapest within a drop of 1 point"
+    assert answer.out.count("tiny: ") == 1
+    folder = run / "figures"
+    assert lines[-2:] == [
+        f"{folder / 'compare-tables.txt'}: what else there is to compare", f"{folder / 'compare-*'}: figures"
+    ]  # fmt: skip
+    assert max(map(len, lines[:-2])) <= 80
+    said = json.loads(cli("compare", run, "--json").out)
+    first = said["rankings"][0]["devices"][0]
+    assert f"By latency: {first['device']} first with a chance of" in answer.out
+    assert "One configuration for all: " in answer.out
 
 
 def test_figures_go_into_the_run_by_default(cli, run):
@@ -70,7 +92,7 @@ def test_no_device_within_the_limits_is_an_answer(cli, run):
     assert answer.error == (
         "error: no device of mpic, stm32h7a3 meets the limits: latency_ms <= 1e-09, a drop of 1 point"
     )
-    assert "mpic: infeasible: latency_ms 1e-09 was requested" in " ".join(answer.out.split())
+    assert "mpic: infeasible: latency_ms 1e-09 ms was requested" in " ".join(answer.out.split())
     answer = cli("compare", run, "--max", "latency_ms=1e-9", "--json")
     assert answer.code == 3
     assert answer.err == ""
@@ -110,7 +132,7 @@ def test_a_folder_that_cannot_be_written_is_named(cli, run):
     (run / "file").write_text("")
     answer = cli("compare", run, "--out", run / "file")
     assert answer.code == 2
-    assert "expected to read or write" in answer.error
+    assert "expected a folder to write to, got " in answer.error
 
 
 def test_an_experiment_asks_for_a_fleet(cli, experiment, tmp_path):

@@ -36,6 +36,12 @@ def explored(tmp_path_factory, shell) -> Path:
 
 
 @pytest.fixture
+def beside(explored) -> tuple[str, Path]:
+    """Return the option that names the experiment."""
+    return "--experiment", explored / "experiment" / "tiny.toml"
+
+
+@pytest.fixture
 def run(explored, tmp_path) -> Path:
     shutil.copytree(explored / "run", tmp_path / "run")
     return tmp_path / "run"
@@ -79,8 +85,8 @@ def test_another_configuration_by_id_or_by_limits(cli, run, tmp_path):
     assert not (tmp_path / "c.onnx").exists()
 
 
-def test_what_holds_is_verified(cli, run):
-    answer = cli("verify", run, "--device", "desk", "--json")
+def test_what_holds_is_verified(cli, run, beside):
+    answer = cli("verify", run, *beside, "--device", "desk", "--json")
     assert answer.code == 0, answer.err
     said = json.loads(answer.out)
     assert json.loads((run / "desk" / "verify.json").read_text()) == said
@@ -94,27 +100,35 @@ def test_what_holds_is_verified(cli, run):
     assert said["top1_simulated"] == pytest.approx(picked["top1_measured"])
     assert said["top1_recorded"] == picked["top1_measured"]
     assert said["top1_difference_low"] <= said["top1_difference"] <= said["top1_difference_high"]
-    table = cli("verify", run, "--device", "desk")
+    table = cli("verify", run, *beside, "--device", "desk")
     assert table.code == 0
+    assert table.out.splitlines()[0] == f"desk {picked['config_id']}: {said['verdict']}"
+    agreement = said["agreement"]
+    assert said["verdict"] == (
+        f"ONNX Runtime against the simulation on 96 samples: {agreement['codes']} codes differ by at most "
+        f"{agreement['largest_lsb']}, outputs by {agreement['relative']:.1e} of the largest, top1 by "
+        f"{abs(said['top1_difference']):.2g}; it holds"
+    )
     for word in ("codes", "layers as requested", "latency (ms), batch of 1", "size (KiB), file", "top1"):
         assert word in table.out
 
 
-def test_what_does_not_hold_is_listed(cli, run):
+def test_what_does_not_hold_is_listed(cli, run, beside):
     """A profile that says 4-bit weights run natively: the runtime computes in fp32."""
-    answer = cli("verify", run, "--device", "odd", "--json")
+    answer = cli("verify", run, *beside, "--device", "odd", "--json")
     assert answer.code == 4
     said = json.loads(answer.out)
     assert said["failures"]
     assert all(text.startswith("audit: expected ") and text.endswith("(fp32)") for text in said["failures"])
     assert [m["layer"] for m in said["audit"]["mismatches"]] == ["stem", "body", "mix", "head"]
-    shown = cli("verify", run, "--device", "odd")
+    shown = cli("verify", run, *beside, "--device", "odd")
     assert shown.code == 4
     assert shown.err.count("error: audit: expected ") == 4
+    assert shown.out.splitlines()[0].endswith("; it does not hold (4 findings)")
 
 
-def test_another_chips_latency_is_not_comparable(cli, run):
-    answer = cli("verify", run, "--device", "mpic")
+def test_another_chips_latency_is_not_comparable(cli, run, beside):
+    answer = cli("verify", run, *beside, "--device", "mpic")
     assert answer.code == 0, answer.err
     assert "latency is not comparable" in answer.out
     said = json.loads((run / "mpic" / "verify.json").read_text())
@@ -156,7 +170,7 @@ def test_an_export_that_cannot_be_written_is_one_sentence(cli, run, tmp_path):
     (tmp_path / "file").write_text("")
     answer = cli("export", run, "--device", "desk", "--out", tmp_path / "file" / "a.onnx")
     assert answer.code == 2
-    assert "expected to write" in answer.error
+    assert f"expected a folder to write to, got {tmp_path / 'file'}, and {tmp_path / 'file'} is none" in answer.error
     answer = cli(
         "export", run, "--device", "desk", "--out", tmp_path / "a.onnx", "--config", "x", "--max", "size_kib=1"
     )
@@ -187,7 +201,7 @@ def test_another_network_than_the_runs_is_refused(cli, run, explored, tmp_path):
 def test_an_experiment_that_was_moved_is_asked_for(cli, run, tmp_path):
     resolved = json.loads((run / "resolved.json").read_text())
     (run / "resolved.json").write_text(json.dumps(resolved | {"experiment": str(tmp_path / "gone" / "tiny.toml")}))
-    answer = cli("verify", run, "--device", "desk")
+    answer = cli("export", run, "--device", "desk", "--out", tmp_path / "a.onnx")
     assert answer.code == 2
     assert re.search(r"expected the run's experiment file, .*, got no file .*gone.tiny\.toml; name it by", answer.error)
 
@@ -217,13 +231,13 @@ def test_a_profile_that_is_gone_is_named(cli, run, tmp_path):
     )
 
 
-def test_another_quality_than_the_run_recorded_does_not_hold(cli, run):
+def test_another_quality_than_the_run_recorded_does_not_hold(cli, run, beside):
     for name in ("measured.csv", "front.csv"):
         path = run / "mpic" / name
         table = pd.read_csv(path, dtype={"config_id": str})
         table["top1_measured"] -= 1 / 96
         table.to_csv(path, index=False)
-    answer = cli("verify", run, "--device", "mpic")
+    answer = cli("verify", run, *beside, "--device", "mpic")
     assert answer.code == 4
     assert re.search(
         r"error: top1: expected 0\.\d+, which the run recorded, got [01]\.\d+ in the simulation", answer.err

@@ -66,14 +66,15 @@ def test_one_device_that_is_too_small_is_named_and_the_others_are_explored(cli, 
     answer = cli("explore", experiment((DEVICES, '"tight", "mpic"')), "--out", run, "--budget-evaluations", "6")
     assert answer.code == 0
     assert re.search(
-        r"error: tight: infeasible: memory_kib 0\.25 is what the device holds; .* best alone [\d.]+", answer.error
+        r"error: tight: infeasible: memory_kib 0\.25 KiB is what the device holds; .* best alone [\d.]+ KiB",
+        answer.error,
     )
     assert "mpic" in answer.out
     assert (run / "figures" / "captions.md").is_file()
     assert not (run / "tight" / "pick.json").exists()
     picked = cli("pick", run, "--device", "tight", "--max", "latency_ms=1")
     assert picked.code == 3
-    assert re.match(r"error: tight: infeasible: memory_kib 0\.25 is what the device holds", picked.error)
+    assert re.match(r"error: tight: infeasible: memory_kib 0\.25 KiB is what the device holds", picked.error)
     as_json = cli("pick", run, "--device", "tight", "--json")
     assert as_json.code == 3
     assert "memory_kib 0.25" in json.loads(as_json.out)["infeasible"]["reason"]
@@ -89,7 +90,7 @@ def test_one_device_that_is_too_small_is_named_and_the_others_are_explored(cli, 
 def test_exit_code_3_where_no_device_is_large_enough(form, cli, experiment, tmp_path):
     answer = cli("explore", experiment((DEVICES, '"tight"')), "--out", tmp_path / "run", *form)
     assert answer.code == 3
-    assert answer.error.startswith("error: tight: infeasible: memory_kib 0.25 is what the device holds")
+    assert answer.error.startswith("error: tight: infeasible: memory_kib 0.25 KiB is what the device holds")
     if form:
         said = json.loads(answer.out)
         assert said["picks"] == []

@@ -47,6 +47,12 @@ def explored(tmp_path_factory, shell) -> Path:
 
 
 @pytest.fixture
+def beside(explored) -> tuple[str, Path]:
+    """Return the option that names the experiment."""
+    return "--experiment", explored / "experiment" / "tiny.toml"
+
+
+@pytest.fixture
 def run(explored, tmp_path) -> Path:
     shutil.copytree(explored / "run", tmp_path / "run")
     return tmp_path / "run"
@@ -64,7 +70,7 @@ def numbers(path: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.slow
-def test_a_tuned_configuration_is_exported_and_verified(cli, run, coarse, explored, tmp_path):
+def test_a_tuned_configuration_is_exported_and_verified(cli, run, coarse, explored, tmp_path, beside):
     chosen = ("--device", "desk", "--config", coarse)
     assert cli("export", run, *chosen, "--out", tmp_path / "before.onnx").code == 0
     data = f"{explored / 'experiment' / 'parts.py'}:training"
@@ -102,14 +108,14 @@ def test_a_tuned_configuration_is_exported_and_verified(cli, run, coarse, explor
             assert np.array_equal(np.exp2(np.rint(np.log2(ratio))), ratio)
     assert any(not np.array_equal(value, after[name]) for name, value in before.items())
 
-    verified = cli("verify", run, *chosen)
+    verified = cli("verify", run, *beside, *chosen)
     assert verified.code == 0, verified.err
     assert "tuned weights" in verified.out
     found = json.loads((run / "desk" / "verify.json").read_text())
     assert found["tuned"]
     assert found["agreement"]["largest_lsb"] <= 1
     assert found["top1_simulated"] == pytest.approx(said["after"]["mean"])
-    found = json.loads(cli("verify", run, *chosen, "--no-tuned", "--json").out)
+    found = json.loads(cli("verify", run, *beside, *chosen, "--no-tuned", "--json").out)
     assert not found["tuned"]
     assert found["top1_simulated"] == pytest.approx(said["before"]["mean"])
 
@@ -189,7 +195,7 @@ def test_an_interrupted_tuning_goes_on(cli, run, coarse, monkeypatch):
     assert "expected a checkpoint to go on from, got no file" in answer.error
 
 
-def test_weights_of_another_question_are_refused(cli, run, coarse, tmp_path):
+def test_weights_of_another_question_are_refused(cli, run, coarse, tmp_path, beside):
     chosen = ("--device", "desk", "--config", coarse)
     assert cli("finetune", run, *chosen, "--passes", "8", "--batch", "8").code == 0
     measured = pd.read_csv(run / "desk" / "measured.csv", dtype={"config_id": str})
@@ -198,7 +204,7 @@ def test_weights_of_another_question_are_refused(cli, run, coarse, tmp_path):
     answer = cli("export", run, "--device", "desk", "--config", other, "--out", tmp_path / "a.onnx")
     assert answer.code == 2
     assert "fitted for the same question, got another bits; remove the file" in answer.error
-    answer = cli("verify", run, "--device", "desk", "--config", other)
+    answer = cli("verify", run, *beside, "--device", "desk", "--config", other)
     assert answer.code == 2
     arguments = ("--device", "desk", "--config", other, "--out", tmp_path / "a.onnx")
     assert cli("export", run, *arguments, "--no-tuned").code == 0

@@ -13,19 +13,18 @@ from hwdse.hardware.load import VARIABLE
 def test_an_unknown_name_suggests_the_closest(cli):
     answer = cli("profiles", "show", "mpci")
     assert answer.code == 2
-    assert "expected a known profile, got 'mpci'; did you mean mpic?" in answer.error
-    answer = cli("profiles", "check", "mpci")
-    assert answer.code == 2
-    assert "mpic" in answer.error
-    assert answer.out == ""
+    assert answer.error == (
+        "error: expected the name of a hardware profile, got 'mpci', which is unknown; did you mean mpic?"
+    )
+    checked = cli("profiles", "check", "mpci")
+    assert (checked.code, checked.out, checked.error) == (2, "", answer.error)
 
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
         ("name = ", "expected TOML, got: "),
-        ("schema_version = 2", "schema_version: expected 1, got 2"),
-        ("", "schema_version: expected 1, got nothing"),
+        ("name = 'chip", "expected TOML, got: "),
     ],
 )
 def test_a_broken_profile_is_named(text, sentence, cli, tmp_path):
@@ -34,6 +33,17 @@ def test_a_broken_profile_is_named(text, sentence, cli, tmp_path):
         answer = cli("profiles", *arguments, tmp_path / "chip.toml")
         assert answer.code == 2
         assert sentence in answer.error
+
+
+@pytest.mark.parametrize(("text", "got"), [("schema_version = 2", "2"), ("", "nothing")])
+def test_another_version_is_the_first_of_the_faults(text, got, cli, tmp_path):
+    (tmp_path / "chip.toml").write_text(text)
+    answer = cli("profiles", "check", tmp_path / "chip.toml")
+    assert answer.code == 2
+    faults = [line.partition("chip.toml: ")[2] for line in answer.err.splitlines()]
+    assert faults[0] == f"schema_version: expected 1, got {got}; see the README beside the profiles"
+    assert "rates: expected a value, got nothing; add it" in faults[1:]
+    assert answer.out == f"{tmp_path / 'chip.toml'}: {len(faults)} faults\n"
 
 
 def test_every_fault_is_listed(cli, tmp_path):
@@ -49,6 +59,15 @@ def test_every_fault_is_listed(cli, tmp_path):
     assert "Traceback" not in answer.err
     assert {line.partition("mpic.toml: ")[2].partition(":")[0] for line in answer.err.splitlines()} >= {"batch", "kind"}
     assert "stm32h7a3: ok" in answer.out
+
+
+def test_what_an_efficiency_leaves_out_is_a_note(cli):
+    answer = cli("profiles", "check", "hailo8", "mpic")
+    assert (answer.code, answer.out) == (0, "hailo8: ok\nmpic: ok\n")
+    assert answer.err.startswith("note: hailo8 runs no matmul layer at ")
+    assert len(answer.err.splitlines()) == 1
+    rows = json.loads(cli("profiles", "check", "hailo8", "mpic", "--json").out)["profiles"]
+    assert [[f"note: {sentence}" for sentence in row["notes"]] for row in rows] == [answer.err.splitlines(), []]
 
 
 def test_all_profiles_are_good(cli):

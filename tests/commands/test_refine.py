@@ -44,6 +44,12 @@ def explored(placed, tmp_path_factory, shell) -> Path:
 
 
 @pytest.fixture
+def beside(placed) -> tuple[str, Path]:
+    """Return the option that names the experiment."""
+    return "--experiment", placed
+
+
+@pytest.fixture
 def run(explored, tmp_path) -> Path:
     shutil.copytree(explored, tmp_path / "run")
     return tmp_path / "run"
@@ -95,7 +101,7 @@ def test_a_refined_configuration_is_kept_if_it_harms_less(cli, run, mixed):
 
 
 @pytest.mark.usefixtures("better")
-def test_refined_weights_are_exported_and_verified(cli, run, mixed, tmp_path):
+def test_refined_weights_are_exported_and_verified(cli, run, mixed, tmp_path, beside):
     chosen = ("--device", "desk", "--config", mixed)
     assert cli("export", run, *chosen, "--out", tmp_path / "before.onnx").code == 0
 
@@ -115,7 +121,7 @@ def test_refined_weights_are_exported_and_verified(cli, run, mixed, tmp_path):
     old, new, left = (numbers(tmp_path / f"{name}.onnx") for name in ("before", "after", "plain"))
     assert all(np.array_equal(value, left[name]) for name, value in old.items())
     assert any(not np.array_equal(value, new[name]) for name, value in old.items())
-    verified = cli("verify", run, *chosen)
+    verified = cli("verify", run, *beside, *chosen)
     assert verified.code == 0, verified.err
     assert "tuned weights" in verified.out
     said = json.loads((path.parent / "tuned.json").read_text())

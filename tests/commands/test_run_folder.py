@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -92,14 +93,50 @@ def test_a_folder_that_cannot_be_written_to_is_known_before_the_network_is_loade
     assert re.search(r"expected a folder to write to, got .*run, and .*locked is none", answer.error)
 
 
-def test_rights_are_asked_for_before_the_network_is_loaded(cli, experiment, tmp_path, monkeypatch):
+PROC = Path("/proc")
+needs_proc = pytest.mark.skipif(not PROC.is_dir(), reason="this system has no /proc, where nobody may write")
+
+
+@needs_proc
+@pytest.mark.parametrize("verb", ["explore", "analyze", "measure"])
+def test_where_even_root_may_not_write_is_known_before_the_network_is_loaded(verb, cli, experiment):
     path = experiment(('"parts.py:model"', '"parts.py:raising"'))
-    monkeypatch.setattr(os, "access", lambda _, mode: not mode & os.W_OK)
-    answer = cli("explore", path, "--out", tmp_path / "a" / "run")
+    given = ["--experiment", path, "--name", "here"] if verb == "measure" else [path]
+    answer = cli(verb, *given, "--out", PROC / "a" / "run")
     assert answer.code == 2
     assert answer.error.startswith(
-        f"error: expected a folder to write to, got {tmp_path / 'a' / 'run'}, and {tmp_path}"
+        f"error: expected a folder to write to, got {PROC / 'a' / 'run'}, and {PROC} is none"
     )
+
+
+@needs_proc
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["export", "RUN", "--device", "mpic", "--out", "/proc/a.onnx"],
+        ["report", "RUN", "--out", "/proc/a.html"],
+        ["profiles", "fit", "mpic", "--out", "/proc/a.toml"],
+        ["profiles", "validate", "mpic", "--out", "/proc/a"],
+    ],
+    ids=lambda arguments: arguments[0] if arguments[0] != "profiles" else arguments[1],
+)
+def test_where_nothing_can_be_written_is_known_first(arguments, cli, tmp_path):
+    """Before the run is read, which is none."""
+    answer = cli(*(tmp_path if word == "RUN" else word for word in arguments))
+    assert answer.code == 2
+    assert re.match(r"error: expected a folder to write to, got /proc\S*, and /proc is none \(.*\); name", answer.error)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["export", "RUN", "--device", "mpic"], ["report", "RUN"]], ids=["export", "report"]
+)
+def test_a_folder_is_no_file(arguments, cli, run, contents):
+    (run / "mine.onnx").mkdir()
+    before = contents(run)
+    answer = cli(*(run if word == "RUN" else word for word in arguments), "--out", run / "mine.onnx")
+    assert answer.code == 2
+    assert re.search(r"expected a file to write.*, got (the folder )?\S*mine.onnx; ", answer.error)
+    assert contents(run) == before
 
 
 def garbled(path):
@@ -147,17 +184,17 @@ DAMAGE = {
     "no sensitivity": (
         "sensitivity.csv",
         lambda p: p.write_text(""),
-        r"expected a CSV table in .*sensitivity\.csv, got EmptyDataError",
+        r"expected a CSV table in .*sensitivity\.csv, got No columns to parse",
     ),
     "other sensitivity": (
         "sensitivity.csv",
         lambda p: p.write_text("scheme,group\na,b\n"),
-        r"every group and candidate under .*sensitivity\.csv, got a damaged table",
+        r"expected a CSV table in .*sensitivity\.csv, got one without the columns candidate",
     ),
     "binary sensitivity": (
         "sensitivity.csv",
         lambda p: p.write_bytes(b"\xff\xfe\x00"),
-        r"expected a CSV table in .*sensitivity\.csv, got UnicodeDecodeError",
+        r"expected a CSV table in .*sensitivity\.csv, got 'utf-8' codec",
     ),
 }
 

@@ -41,7 +41,8 @@ def test_other_scores_get_students_interval(values):
         assert interval.low == pytest.approx(expected.low, rel=1e-9, abs=1e-9)
         assert interval.high == pytest.approx(expected.high, rel=1e-9, abs=1e-9)
     else:
-        assert interval.low == pytest.approx(interval.high, abs=1e-5)
+        # Of two samples, Student's t is 12.7 standard errors.
+        assert interval.high - interval.low <= 13.0 * np.ptp(values) + 1e-12
 
 
 def paired(lost: int, won: int, same: int) -> tuple[np.ndarray, np.ndarray]:

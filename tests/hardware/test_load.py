@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hwdse.errors import ProfileError
+from hwdse.errors import InputError, ProfileError
 from hwdse.formats import FAMILIES, Precision
 from hwdse.graph import Layer
 from hwdse.hardware import check, list_profiles, load_profile, parse_profile, profile_paths, search_path
@@ -69,15 +69,20 @@ def test_profiles_of_the_variable_come_before_packaged_ones(tmp_path: Path, monk
 
 def test_a_file_is_loaded_by_its_path(tmp_path: Path) -> None:
     path = write(tmp_path, "board")
+    assert repr(load_profile(path)) == "<HardwareProfile board: Tiny; 1 precisions>"
     assert load_profile(path) == load_profile(str(path))
     assert check(path) == ()
 
 
 def test_an_unknown_name_names_the_closest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HWDSE_PROFILES", raising=False)
-    with pytest.raises(ProfileError, match=r"expected a known profile, got 'mpci'; did you mean mpic\?"):
+    with pytest.raises(
+        InputError, match=r"expected the name of a hardware profile, got 'mpci', which is unknown; did you mean mpic\?"
+    ):
         load_profile("mpci")
-    with pytest.raises(ProfileError, match=r"got 'zzzz'; known: amd_epyc_zen4, .*mpic, .*nvidia_t4, .*stm32h7a3"):
+    with pytest.raises(
+        InputError, match=r"got 'zzzz', which is unknown; known: amd_epyc_zen4, .*mpic, .*nvidia_t4, .*stm32h7a3"
+    ):
         load_profile("zzzz")
 
 
@@ -91,7 +96,7 @@ def test_files_that_are_no_profiles_give_one_sentence(tmp_path: Path) -> None:
     assert "line 2" in fault
     broken.write_bytes(b'name = "\xff"')
     assert check(broken) == ("expected text in UTF-8, got byte 0xff at position 8",)
-    broken.write_text("schema_version = 2\nnonsense = 1\n")
+    broken.write_text(MINIMAL.format(name="broken", rate=1.0, table="").replace("version = 1", "version = 2"))
     assert check(broken) == ("schema_version: expected 1, got 2; see the README beside the profiles",)
     with pytest.raises(ProfileError, match=r"broken.toml has 1 fault:\n  schema_version: expected 1, got 2"):
         load_profile(broken)
@@ -196,6 +201,77 @@ def test_all_faults_of_a_file_come_at_once(raw: dict[str, Any]) -> None:
         change(raw, path, value)
     assert len(chosen) == 7
     assert sorted(faulty(raw)) == sorted(sentence for _, _, sentence in chosen)
+
+
+VERSION = "schema_version: expected 1, got {}; see the README beside the profiles"
+
+
+def test_a_list_whose_entries_have_faults_is_not_too_short(raw: dict[str, Any]) -> None:
+    raw["rates"] = [raw["rates"][2]]
+    change(raw, "rates.0.gmac_per_s.kind", "guess")
+    assert [fault.partition(":")[0] for fault in faulty(raw)] == ["rates[0].gmac_per_s.kind"]
+
+
+@pytest.mark.parametrize(("version", "shown"), [(2, "2"), ("1", "'1'"), (True, "True"), (None, "nothing")])
+def test_another_version_hides_no_other_fault(raw: dict[str, Any], version: Any, shown: str) -> None:
+    change(raw, "schema_version", version)
+    change(raw, "batch", 0)
+    assert faulty(raw) == (VERSION.format(shown), "batch: expected a number of at least 1, got 0")
+
+
+def test_a_misspelt_key_is_one_fault_and_hides_none_inside(raw: dict[str, Any]) -> None:
+    for right, wrong in (("clock_mhz", "clok_mhz"), ("title", "titel"), ("sources", "source")):
+        raw[wrong] = raw.pop(right)
+    raw["rates"][2]["gmac_per_sec"] = raw["rates"][2].pop("gmac_per_s") | {"value": -1}
+    assert sorted(faulty(raw)) == [
+        "clok_mhz: expected no such key; did you mean clock_mhz?",
+        "rates[2].gmac_per_s.value: expected a positive number, got -1",
+        "rates[2].gmac_per_sec: expected no such key; did you mean gmac_per_s?",
+        "source: expected no such key; did you mean sources?",
+        "titel: expected no such key; did you mean title?",
+    ]
+
+
+@pytest.mark.parametrize("sources", [None, 5, {}], ids=["absent", "no table", "empty"])
+def test_without_sources_citations_are_no_faults_of_their_own(raw: dict[str, Any], sources: Any) -> None:
+    change(raw, "sources", sources)
+    assert [fault.partition(":")[0] for fault in faulty(raw)] == ["sources"]
+
+
+def test_a_misspelt_citation_does_not_leave_its_source_unused(tmp_path: Path) -> None:
+    path = write(tmp_path, "board")
+    path.write_text(path.read_text().replace('source = "Lab"', 'source = "Labb"'))
+    assert check(path) == ("rates[0].gmac_per_s.source: expected a key of [sources], got 'Labb'; did you mean Lab?",)
+
+
+def test_the_clock_is_missed_once(raw: dict[str, Any]) -> None:
+    assert sum("macs_per_cycle" in rate for rate in raw["rates"]) > 1
+    change(raw, "clock_mhz", None)
+    assert faulty(raw) == ("rates[0].macs_per_cycle: expected clock_mhz beside it, got none; add it or use gmac_per_s",)
+
+
+def test_an_efficiency_is_missed_once(raw: dict[str, Any]) -> None:
+    for i, rate in enumerate(raw["rates"][1:3], start=1):
+        rate["op_classes"] = ["grouped"]
+        rate["weights"] = f"int{i + 1}"
+    grouped = [fault for fault in faulty(raw) if "grouped" in fault]
+    assert grouped == ["rates[1].op_classes: expected an [efficiency] of grouped, got none; add it"]
+
+
+def test_formats_of_a_faulty_rate_are_not_missed_elsewhere(raw: dict[str, Any]) -> None:
+    figure = {"value": 1, "kind": "measured", "source": "Lab2024"}
+    raw["rates"] = [raw["rates"][0] | {"activations": "int88"}]
+    del raw["efficiency"]
+    raw["conversions"] = [{"from": "int8", "to": "fp32", "us": figure}]
+    raw["nodes"] = [{"operator": "add", "activations": "int8", "us": figure}]
+    raw.pop("switch", None)
+    assert [fault.partition(":")[0] for fault in faulty(raw)] == ["rates[0].activations"]
+
+
+def test_faults_of_a_table_leave_no_source_unused(tmp_path: Path) -> None:
+    path = with_table(tmp_path, ROW.replace(",Lab", ",Paper").replace("0.25", "fast"))
+    path.write_text(path.read_text().replace("[sources]\n", '[sources]\nPaper = "printed"\n'))
+    assert check(path) == ("board.csv:2: latency_ms: expected a number, got 'fast'",)
 
 
 def test_the_name_is_the_file_name(tmp_path: Path) -> None:

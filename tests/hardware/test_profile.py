@@ -30,6 +30,23 @@ def test_a_general_rate_covers_the_classes_with_an_efficiency(profile: HardwareP
     assert not profile.supports(MATMUL, P("W8A8"))
 
 
+def test_a_class_without_an_efficiency_is_named_where_a_rate_would_be_for_it(raw: dict[str, Any]) -> None:
+    """The general rates are W8A8 and W4A8; linear has rates of its own at W8A8 and W4A4."""
+    del raw["efficiency"]["linear"]
+    raw["rates"][2]["efficiency"] = raw["rates"][3]["efficiency"]
+    found = parse_profile(raw)
+    named = {name: list(map(str, own)) for name, own in found.unnamed.items()}
+    others = ("pointwise", "depthwise", "grouped", "matmul")
+    assert named == {key: ["W8A8", "W4A8"] for key in others} | {"linear": ["W4A8"]}
+    candidates = [Precision.parse(text) for text in ("W8A8", "W4A8", "W4A4")]
+    assert found.unnamed_notes(["conv", "linear"], candidates) == (
+        "board runs no linear layer at W4A8, since [efficiency] has no share for linear",
+    )
+    assert found.unnamed_notes(["conv", "linear"], candidates[:1]) == ()
+    del raw["efficiency"]
+    assert parse_profile(raw).unnamed == {}
+
+
 def test_without_efficiency_a_general_rate_covers_every_class(raw: dict[str, Any]) -> None:
     del raw["efficiency"]
     profile = parse_profile(raw)

@@ -100,6 +100,7 @@ def test_settings_of_another_way_are_no_other_recipe():
         ({"adaround": {"iterations": "many"}}, "expected the settings of a recipe, got .*; correct them"),
         ({"adaround": {"iterations": 0}}, "expected at least one iteration and one sample per batch, got 0 and 32"),
         ({"adaround": {"beta": 2.0}}, "expected the settings of a recipe, got .*; correct them"),
+        ({"adaround": {"beta": [2.0]}}, "expected two exponents above 1, got 2.0"),
         ({"adaround": 5}, "expected the settings of a recipe, got .*; correct them"),
         ({"adaround": "long"}, "expected the settings of a recipe, got .*; correct them"),
     ],

@@ -308,7 +308,7 @@ def test_the_exponent_goes_from_first_to_last_on_half_a_cosine():
         ({"learning_rate": 0.0}, "expected a positive learning rate, no negative regularisation and a warm-up"),
         ({"regularisation": -1.0}, "expected a positive learning rate, no negative regularisation and a warm-up"),
         ({"warm_up": 1.5}, "expected a positive learning rate, no negative regularisation and a warm-up"),
-        ({"beta": (20.0, 1.0)}, "expected exponents above 1, got 20.0 and 1.0"),
+        ({"beta": (20.0, 1.0)}, "expected two exponents above 1, got 20.0 and 1.0"),
     ],
 )
 def test_settings_out_of_range_are_refused(wrong, sentence):

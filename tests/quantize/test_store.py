@@ -15,8 +15,10 @@ from hwdse.formats import Precision, Scheme, parse
 from hwdse.quantize import rebuild
 from hwdse.quantize.network import QuantizedNetwork
 from hwdse.quantize.observe import observe
+from hwdse.quantize.rebuilt import Rebuilt
 from hwdse.quantize.recipe import Recipe
 from hwdse.quantize.store import Store
+from hwdse.quantize.weights import quantize_weight
 from tests import networks
 
 GRAM = Recipe(activation_ranges="minmax", weight_rounding="gram")
@@ -160,3 +162,30 @@ def test_nothing_else_is_left_in_the_folder(tmp_path):
     constants_of(network_of(Store(tmp_path, IDENTITY)))
 
     assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("values", torch.zeros(1)),  # would be spread over the whole weight
+        ("values", torch.full((4, 2, 3, 3), float("nan"))),
+        ("scale", torch.ones(3, dtype=torch.float64)),
+        ("zero_point", torch.zeros(4, dtype=torch.int8)),
+        ("levels", torch.tensor(0.5)),
+        ("bias", torch.zeros(2, 2)),
+        ("missing", "many"),
+        ("is_nearest", None),
+    ],
+)
+def test_numbers_of_another_shape_or_kind_are_refused(part, value, tmp_path):
+    nearest = quantize_weight(torch.randn(4, 2, 3, 3), parse("codebook3"), scheme=Scheme())
+    shelf = Store(tmp_path, IDENTITY).shelf("s", "r", "codebook3")
+    shelf.put("w", Rebuilt(nearest, torch.zeros(4)))
+    assert torch.equal(shelf.get("w", nearest).weight.values, nearest.values)
+    path = shelf.folder / "w.safetensors"
+    with safe_open(path, framework="pt") as file:
+        tensors, header = {key: file.get_tensor(key) for key in file.keys()}, json.loads(file.metadata()["hwdse"])  # noqa: SIM118
+    (header if part in header else tensors)[part] = value
+    path.write_bytes(save(tensors, metadata={"hwdse": json.dumps(header)}))
+    with pytest.raises(InputError, match=r"expected numbers of w in .*, got others; delete the file to find it again"):
+        shelf.get("w", nearest)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 from pathlib import Path
@@ -14,6 +13,7 @@ from hwdse.errors import InputError
 from hwdse.hardware import load, load_profile
 from hwdse.plugins import load_plugin
 from hwdse.report.citations import CITED, bibliography, cite, entries_of
+from tests.installed import install
 
 ROOT = Path(__file__).resolve().parents[2]
 BIB = ROOT / "hardware_profiles" / "references.bib"
@@ -211,12 +211,8 @@ def test_a_package_brings_its_own_sources(write_run, tmp_path, monkeypatch) -> N
     (tmp_path / "half_sources.py").write_text(
         'REFERENCES = {"ranges by half*": "@misc{Half2020,\\n  title = {Half of a {Range}},\\n}"}\n'
     )
-    info = tmp_path / "half_sources-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: half-sources\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[hwdse.references]\nhalf = half_sources:REFERENCES\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    importlib.invalidate_caches()
+    install(tmp_path, "half-sources", {"hwdse.references": {"half": "half_sources:REFERENCES"}})
     try:
         run = write_run(extra={"quantize": RECIPE | {"weight_ranges": "half_range"}})
         found = cite(run)

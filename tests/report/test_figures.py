@@ -19,6 +19,7 @@ from hwdse.report.attainment import attained, draw_attainment
 from hwdse.report.bits import draw_bits
 from hwdse.report.devices import draw_devices
 from hwdse.report.drawing import DOUBLE_INCHES, SINGLE_INCHES, Drawing, look_of, style
+from hwdse.report.guide import READING
 from hwdse.report.parallel import COLOURS, DARK, LIGHT, draw_parallel, heights
 from hwdse.report.pareto import draw_pareto
 from hwdse.report.pgf import find_latex
@@ -67,13 +68,15 @@ def test_every_figure_is_written_with_numbers_and_caption(write_run):
     paths = write_report(run, every=True, progress=listener)
     stems = [*(f"{stem}-mpic" for stem in STEMS), "devices", "attainment"]
     expected = [f"{stem}.{suffix}" for stem in stems for suffix in ("pdf", "png", "csv")]
-    assert sorted(path.name for path in paths) == sorted([*expected, "captions.md"])
+    assert sorted(path.name for path in paths) == sorted([*expected, "README.txt", "captions.md"])
     assert listener.started == [("figures", len(stems))]
     assert listener.steps == len(stems)
     captions = paths[-1].read_text()
     for stem in stems:
         caption = captions.split(f"**{stem}.** ")[1].split("\n\n")[0]
         assert "seed 7" in caption, stem
+        assert len(caption.split()) <= 75, stem
+        assert stem.split("-")[0] in READING
         assert "n = " in caption or "of 120 measured" in caption, stem
         assert len(pd.read_csv(run / "figures" / f"{stem}.csv")), stem
         pdf = (run / "figures" / f"{stem}.pdf").read_bytes()
@@ -396,16 +399,25 @@ def test_without_latex_everything_else_is_written(write_run, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda _: None)
     run, listener = write_run(devices=MPIC), Listener()
     paths = write_report(run, pgf=True, progress=listener)
-    assert len(paths) == 10
+    assert len(paths) == 11
     assert len(listener.sentences) == 1
     assert listener.sentences[0].startswith("expected LaTeX (xelatex, lualatex or pdflatex) for PGF, got none;")
+
+
+def test_words_that_latex_would_obey_are_not_given_to_it(write_run, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: "/bin/false" if name == "pdflatex" else None)
+    monkeypatch.setenv("PATH", "/nowhere")
+    run, listener = write_run(devices=MPIC, extra={"name": "\\input{/etc/passwd}"}), Listener()
+    assert len(write_report(run, pgf=True, progress=listener)) == 11
+    assert listener.sentences
+    assert all("which LaTeX would obey; it is written without PGF" in sentence for sentence in listener.sentences)
 
 
 def test_latex_that_fails_is_said_once(write_run, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: "/bin/false" if name == "pdflatex" else None)
     monkeypatch.setenv("PATH", "/nowhere")
     run, listener = write_run(devices=MPIC), Listener()
-    assert len(write_report(run, pgf=True, progress=listener)) == 10
+    assert len(write_report(run, pgf=True, progress=listener)) == 11
     assert len(listener.sentences) == 1
     assert "expected pdflatex to measure the words of pareto-mpic, got: " in listener.sentences[0]
     assert not list((run / "figures").glob("*.pgf"))

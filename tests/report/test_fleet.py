@@ -121,7 +121,7 @@ def test_devices_that_share_nothing_are_named(write_run):
         "No measured configuration is shared by nvidia_t4 and mpic; mpic and gap9_ne16; add [fleet] evaluations"
     )
     assert fleet.facts["best"] is None
-    assert "No measured configuration is shared" in printed(fleet_tables(fleet)[0])
+    assert fleet.reason in " ".join(printed(fleet_tables(fleet)[0]).split())
     assert draw_fleet(fleet).caption == fleet.reason
     for name, candidate in (("nvidia_t4", "W8A8"), ("mpic", "W2A8"), ("gap9_ne16", "W8A8")):
         rows = [("conv1", candidate, 1.0, "closed form"), ("linear", "W4A4", 1.0, "closed form")]

@@ -91,7 +91,8 @@ def test_what_no_interval_is_known_of_takes_a_factor_of_ten_and_says_so(write_ru
         assert by_name[name]["note"] == "no interval: order of magnitude"
     assert factor_of(tables.results["mpic"], "size_kib") == 1.0  # counted, not predicted
     text = "".join(printed(table) for table in ranking_tables(tables, found))
-    assert "* no interval: order of magnitude, a factor of 10 is taken." in text
+    assert "* no interval: order of magnitude; chances and ranks take a factor of 10." in text
+    assert text.count("none*") == 2
     costs = [row["latency_ms_predicted"] for row in facts["devices"]]
     assert costs == sorted(costs)
 

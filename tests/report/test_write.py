@@ -18,12 +18,15 @@ def test_every_figure_has_its_numbers_and_captions(write_run):
     paths = write_report(run)
     stems = ["pareto-nvidia_t4", "bits-nvidia_t4", "pareto-mpic", "bits-mpic", "devices"]
     expected = [f"{stem}.{suffix}" for stem in stems for suffix in ("pdf", "png", "csv")]
-    assert [path.name for path in paths] == [*expected, "captions.md"]
-    assert sorted(path.name for path in (run / "figures").iterdir()) == sorted([*expected, "captions.md"])
+    assert [path.name for path in paths] == [*expected, "README.txt", "captions.md"]
+    assert sorted(path.name for path in (run / "figures").iterdir()) == sorted([*expected, "README.txt", "captions.md"])
     captions = paths[-1].read_text()
     assert all(f"**{stem}.**" in captions for stem in stems)
-    for words in ("seed 7", "n = 1452 samples", "mpic: order of magnitude: rates from a datasheet"):
+    for words in ("seed 7", "n = 1452 samples", "mpic: order of magnitude."):
         assert words in captions
+    guide = (run / "figures" / "README.txt").read_text()
+    assert "mpic: order of magnitude: rates from a datasheet" in " ".join(guide.split())
+    assert max(map(len, guide.splitlines())) <= 100
     pdf = paths[0].read_bytes()
     assert b"/CIDFontType2" in pdf  # embedded TrueType, which editors and publishers accept; Type 3 they do not
     assert b"/Type3" not in pdf
@@ -80,7 +83,7 @@ def test_the_numbers_beside_the_figures_are_those_of_the_tables(write_run):
 )
 def test_unusual_runs_give_figures(write_run, case):
     run = write_run(devices=FOUR[1:2], **case)
-    assert len(write_report(run)) == 10
+    assert len(write_report(run)) == 11
 
 
 def test_an_empty_front_is_said_in_words(write_run):
@@ -102,7 +105,7 @@ def test_an_infeasible_device_stands_beside_the_others(write_run):
 def test_one_device_alone_keeps_its_look(write_run):
     run = write_run()
     paths = write_report(run, devices=["gap9_ne16"])
-    assert len(paths) == 10
+    assert len(paths) == 11
     assert look_of("gap9_ne16", RunTables.load(run, devices=["gap9_ne16"]).devices).colour == "#CC79A7"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import json
+import re
 import subprocess
 import sys
 import tracemalloc
@@ -18,7 +19,7 @@ from torch import nn
 
 from hwdse.capture import capture
 from hwdse.errors import InputError
-from hwdse.evaluate import Evaluation, Evaluator, Pool, evaluation_of
+from hwdse.evaluate import Evaluation, Evaluator, Pool, evaluation_of, evaluator
 from hwdse.formats import Precision
 from hwdse.front import Front
 from hwdse.graph import BitConfig
@@ -35,6 +36,7 @@ ALL = ["nvidia_t4", "mpic", "stm32h7a3", "gap9_ne16"]
 def test_a_budget_that_covers_the_space_gives_the_true_front(start, tiny):
     """Oracle: every configuration of either device, measured one by one."""
     study = start(evaluations=1000)
+    assert re.fullmatch(rf"<Study of mpic, stm32h7a3: {study.meter.evaluations} evaluations in \d+ s>", repr(study))
     for name in ("mpic", "stm32h7a3"):
         problem = study.problems[name]
         state, space = study.state(problem), problem.space
@@ -192,13 +194,13 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch) -> Clock:
     clock = Clock()
-    scores = Evaluator._scores
+    scores = evaluator.batch_scores
 
-    def slow(self, *arguments, **keywords):
+    def slow(*arguments, **keywords):
         clock.now += 0.5  # there are two batches
-        return scores(self, *arguments, **keywords)
+        return scores(*arguments, **keywords)
 
-    monkeypatch.setattr(Evaluator, "_scores", slow)
+    monkeypatch.setattr(evaluator, "batch_scores", slow)
     return clock
 
 

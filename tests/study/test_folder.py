@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from hwdse.errors import RunFolderError
+from hwdse.errors import InputError, RunFolderError
 from hwdse.files import read_json
 from hwdse.study.folder import RunFolder
 
@@ -50,5 +50,5 @@ def test_a_file_in_the_way_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunFolderError, match=re.escape(f"got the file {tmp_path / 'file'}; name another one")):
         RunFolder(tmp_path / "file")
-    with pytest.raises(RunFolderError, match=re.escape(f"and {tmp_path / 'file'} is none")):
+    with pytest.raises(InputError, match=re.escape(f"and {tmp_path / 'file'} is none (Not a directory)")):
         RunFolder(tmp_path / "file" / "run")

@@ -7,9 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import hwdse.study
 from hwdse.evaluate import Evaluation, Pool, Scores
+from hwdse.evaluate.executor import Here
 from hwdse.quantize.recipe import Recipe
+from hwdse.study import schedule
 from hwdse.study.measure import FULL_PRECISION, Identity, Laboratory
 
 SAMPLES = 1000
@@ -39,8 +40,8 @@ def laboratory():
     scores = {FULL_PRECISION: np.ones(SAMPLES), "W8A8": rng.random(SAMPLES) < 0.99, "W2A8": rng.random(SAMPLES) < 0.3}
     evaluator = Batched({bits: np.asarray(values, np.float32) for bits, values in scores.items()})
     network = SimpleNamespace(scheme=SimpleNamespace(key="s"), captured=SimpleNamespace(layer_index={"layer": 0}))
-    state = SimpleNamespace(key="s", network=network, measured={})
-    found = Laboratory(evaluator, Pool(None), Identity("n", "d", "m", "r"))
+    state = SimpleNamespace(key="s", network=network, measured={}, under_way={})
+    found = Laboratory(Here(evaluator), evaluator.evaluation.metric, Pool(None), Identity("n", "d", "m", "r"))
     found.measure_reference(network)
     return found, state, evaluator
 
@@ -84,7 +85,7 @@ def test_the_front_is_the_one_of_a_run_that_measures_everything(start, tiny, mon
     batches = [(x, y) for _ in range(8) for x, y in tiny.evaluation.batches]
     evaluation = Evaluation(batches, tiny.evaluation.metric)
     raced = start(evaluation=evaluation, evaluations=1000, devices=["mpic"], recipe=Recipe())
-    monkeypatch.setattr(hwdse.study, "_ceiling", lambda *_: np.inf)
+    monkeypatch.setattr(schedule, "_ceiling", lambda *_: np.inf)
     whole = start(evaluation=evaluation, evaluations=1000, devices=["mpic"], recipe=Recipe())
     measured, everything = raced.measured("mpic").set_index("bits"), whole.measured("mpic").set_index("bits")
     assert measured["samples"].min() < everything["samples"].min() == measured["samples"].max()

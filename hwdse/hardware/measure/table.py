@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from hwdse.errors import InputError
-from hwdse.files import write_text
+from hwdse.files import lock, write_text
 from hwdse.formats import Precision, parse
 from hwdse.hardware.faults import sentences
 from hwdse.hardware.lut import ShapeKey
@@ -242,23 +242,12 @@ def locked(path: Path) -> Iterator[None]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as file:
-        _lock(file.fileno(), path)
+        if not lock(file.fileno()):
+            holder = path.read_text(encoding="utf-8").strip() or "another process"
+            raise InputError(
+                f"expected one measurement at a time, got {path} held by process {holder}; wait for it or end it"
+            )
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
         yield
-
-
-def _lock(descriptor: int, path: Path) -> None:
-    """Lock an open file, or say who holds it; without locks in the system, do nothing."""
-    try:
-        import fcntl
-    except ImportError:
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = path.read_text(encoding="utf-8").strip() or "another process"
-        raise InputError(
-            f"expected one measurement at a time, got {path} held by process {holder}; wait for it or end it"
-        ) from error

@@ -82,8 +82,8 @@ def picks(tables: RunTables) -> str:
     return (
         '<section id="picks" aria-labelledby="picks-heading">\n<h2 id="picks-heading">One pick per chip</h2>\n'
         f'<p class="words">Unless somebody asked for other limits, a pick is the configuration with the lowest '
-        f"{escape(first)} that loses at most {escape(within)} of quality. Small print: 95 % intervals of what was "
-        "measured, 90 % intervals of what is predicted.</p>\n"
+        f"{escape(first)} that loses at most {escape(within)} of quality. Small print: 95&nbsp;% intervals of what was "
+        "measured, 90&nbsp;% intervals of what is predicted.</p>\n"
         f'<table class="picks"><thead><tr>{cells}</tr></thead>\n<tbody>{rows}</tbody></table>\n</section>'
     )
 

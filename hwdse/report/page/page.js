@@ -118,7 +118,7 @@ function showBest() {
   const { device, limits, best, target } = STATE;
   const all = device.measured.config_id.map((_, row) => row);
   const [n, onFront] = [all, device.front].map((rows) => rows.filter((row) => fits(device, limits, row)).length);
-  const lines = [el("p", { textContent: `${n} of ${all.length} measured configurations fit, ${onFront} of them on the front.` })];
+  const lines = [el("p", { textContent: `${n} of ${all.length} ${all.length < device.total ? "shown" : "measured"} configurations fit, ${onFront} of them on the front.` })];
   if (best === null) {
     const ways = relaxations(device, limits).map(({ limit, bound: to }) => `${lower(limit.words)} at most ${limit.text(to)}`);
     lines.unshift(el("p", {}, el("strong", { textContent: "Nothing on the front fits." })));
@@ -137,7 +137,8 @@ function showLegend() {
   const { device, x, y } = STATE;
   const colours = palette(device);
   const near = device.measured.near.filter(Boolean).length;
-  const others = device.measured.config_id.length - device.front.length - near;
+  const shown = device.measured.config_id.length;
+  const others = shown - device.front.length - near;
   const line = { fill: "none", "stroke-width": "1.5" };
   const entries = [
     [key(device.symbol, { fill: colours.accent }), `on the front (${device.front.length})`],
@@ -151,7 +152,7 @@ function showLegend() {
     DATA.reference !== null && [key("M0 7h5M8 7h6", { ...line, stroke: colours.ink }), `full precision (${withUnit(QUALITY, DATA.reference)})`],
   ];
   fill($("legend"), ...entries.filter(Boolean).map(([svg, words]) => el("li", {}, svg, words)));
-  const hidden = device.measured.config_id.length - visibleRows(device, STATE.showAll).length;
+  const hidden = shown - visibleRows(device, STATE.showAll).length;
   const side = QUALITY.maximise ? "below" : "above";
   const sentences = [
     x === QUALITY || y === QUALITY ? `Bars: 95 % intervals of ${lower(QUALITY.words)}.` : "",
@@ -159,6 +160,7 @@ function showLegend() {
     ...[x, y].filter((o) => o.tier === "predicted").map((o) => device.uncertainty[o.column]
       ? `${o.words}: 90 % within a factor of ${number(device.uncertainty[o.column])} of the prediction, which moves all marks together.`
       : `${o.words}: an order of magnitude, no interval is known.`),
+    shown < device.total ? `Of ${device.total} measured configurations the page holds ${shown}: all of the front, and an even share of the others.` : "",
     hidden && (x === QUALITY || y === QUALITY) ? `${hidden} measured configurations lie ${side} ${withUnit(QUALITY, device.window.worst)} and are not drawn; “Show all” draws them.` : "",
   ];
   $("front-caption").textContent = sentences.filter(Boolean).join(" ");

@@ -40,6 +40,8 @@ SYMBOLS = {
 }
 LONGEST_NAME = 24
 CLOUD_POINTS = 2000
+MEASURED_POINTS = 12_000
+"""On a page, over all devices, fronts aside: what a browser draws at once, in a file that can be sent."""
 LATENCY = "latency_ms_predicted"
 _TEXT = ("config_id", "bits", "uniform", "within_noise")
 
@@ -109,7 +111,8 @@ def _objectives(tables: RunTables) -> list[dict[str, Any]]:
 
 def _device(tables: RunTables, device: DeviceTables, precisions: list[str], groups: list[str]) -> dict[str, Any]:
     look = look_of(device.device, tables.devices)
-    places = {config: row for row, config in enumerate(device.measured["config_id"])}
+    measured = _shown(device, MEASURED_POINTS // len(tables.results))
+    places = {config: row for row, config in enumerate(measured["config_id"])}
     return {
         "name": device.device,
         "title": device.title,
@@ -122,13 +125,28 @@ def _device(tables: RunTables, device: DeviceTables, precisions: list[str], grou
         "uncertainty": dict(device.uncertainty),
         "pick": places.get(device.pick or ""),
         "start": None if device.emptiness else places[str(chosen_row(tables, device)[0]["config_id"])],
-        "measured": _measured(device.measured, precisions),
+        "measured": _measured(measured, precisions),
+        "total": len(device.measured),
         "front": [places[config] for config in device.front["config_id"]],
         "frontColumns": [name for name in device.front.columns if name not in _TEXT],
         "cloud": _cloud(tables, device),
         "window": None if device.emptiness else _window(tables, device),
         "breakdown": _breakdown(tables, device, precisions, groups),
     }
+
+
+def _shown(device: DeviceTables, most: int) -> pd.DataFrame:
+    """Return the measured table, where it is longer than ``most`` without an even share of what no one looks for.
+
+    What is on the front, picked, or one precision everywhere always stays.
+    """
+    table = device.measured
+    if len(table) <= most:
+        return table
+    wanted = table["config_id"].isin({*device.front["config_id"], device.pick}) | (table["uniform"] != "")
+    rest = np.flatnonzero(~wanted)
+    few = np.linspace(0, len(rest) - 1, max(most - int(wanted.sum()), 2)).astype(int)
+    return table.iloc[np.sort(np.concatenate([np.flatnonzero(wanted), rest[np.unique(few)]]))].reset_index(drop=True)
 
 
 def _measured(measured: pd.DataFrame, precisions: list[str]) -> dict[str, list[Any]]:

@@ -85,6 +85,8 @@ class RunState:
     def sentences(self) -> list[str]:
         """What a reader must know first."""
         found = [self.unfinished]
+        if self.tables is not None and (doubt := self.tables.full_precision.doubt):
+            found.append(f"{doubt[0].upper()}{doubt[1:]}.")
         found += [f"No feasible configuration on {name}: {reason}" for name, reason in self.infeasible.items()]
         shown = [] if self.tables is None else [d for d in self.tables.results.values() if not d.emptiness]
         if single := ", ".join(device.device for device in shown if len(device.measured) == 1):

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from hwdse.report.page import payload
 from hwdse.report.page.payload import FIRST_LETTER, page_payload
 from hwdse.report.tables import RunTables
 from tests.report.additive import CONSTANT_MS, make_additive
@@ -24,9 +25,9 @@ def additive(write_run):
     return write
 
 
-def chosen(payload, bits):
+def chosen(shown, bits):
     """Return the place of the precision of each group, from the letters of a configuration."""
-    return {g: ord(bits[layer]) - ord(FIRST_LETTER) for layer, g in enumerate(payload["layers"]["group"])}
+    return {g: ord(bits[layer]) - ord(FIRST_LETTER) for layer, g in enumerate(shown["layers"]["group"])}
 
 
 def test_the_numbers_are_those_of_the_tables(write_run):
@@ -91,6 +92,24 @@ def test_a_large_cloud_is_thinned_and_keeps_its_ends(write_run):
     shown = page_payload(RunTables.load(run))["devices"][0]["cloud"]
     assert len(shown["top1_measured"]) == 2000
     assert (shown["size_kib"][0], shown["size_kib"][-1]) == (1.0, 9000.0)
+
+
+def test_many_measured_configurations_are_thinned_and_the_front_is_kept(write_run, monkeypatch):
+    run = write_run()
+    tables = RunTables.load(run)
+    whole = page_payload(tables)["devices"]
+    monkeypatch.setattr(payload, "MEASURED_POINTS", 2 * len(whole))
+    shown = page_payload(tables)["devices"]
+    for device, before, result in zip(shown, whole, tables.results.values(), strict=True):
+        kept = device["measured"]["config_id"]
+        assert device["total"] == len(result.measured) == len(before["measured"]["config_id"]) > len(kept)
+        assert [kept[row] for row in device["front"]] == result.front["config_id"].tolist()
+        assert kept[device["start"]] == before["measured"]["config_id"][before["start"]]
+        assert set(result.measured.loc[result.measured["uniform"] != "", "config_id"]) <= set(kept)
+        assert kept == [name for name in result.measured["config_id"] if name in kept]  # in the order of measuring
+        assert device["window"] == before["window"]
+        by_name = result.measured.set_index("config_id")
+        assert device["measured"]["size_kib"] == by_name.loc[kept, "size_kib"].tolist()
 
 
 def test_devices_without_a_front_say_why(write_run):

@@ -172,3 +172,10 @@ def test_a_run_without_devices_is_refused(write_run, devices):
     edit_resolved(run, devices=devices)
     with pytest.raises(RunFolderError, match=r"expected a run's devices in .*resolved\.json, got none; restore"):
         write_page(run)
+
+
+def test_a_network_that_guesses_is_said_first(write_run):
+    full = {"quality": 0.1, "low": 0.08, "high": 0.12, "samples": 1452, "doubt": "in full precision it guesses"}
+    path, state = write_page(write_run(extra={"full_precision": full}))
+    assert state.sentences[0] == "In full precision it guesses."
+    assert '<p class="banner" role="status">In full precision it guesses.</p>' in path.read_text()

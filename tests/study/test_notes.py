@@ -1,0 +1,38 @@
+"""What a device's figures are worth for a network, and what it does not run, is said before anything is measured."""
+
+from __future__ import annotations
+
+from hwdse.hardware import load_profile
+from hwdse.hardware.load import parse_profile
+from tests.listener import Listener
+
+
+def test_an_interval_that_is_about_other_networks_is_not_stated(start):
+    """The networks that a T4 was held against are a thousand times the tiny one."""
+    profile = load_profile("nvidia_t4")
+    accuracy = profile.spec.accuracy
+    assert accuracy is not None
+    assert accuracy.smallest_mmacs is not None
+    assert accuracy.largest_mmacs is not None
+    problem = start(devices=["nvidia_t4", "mpic"], evaluations=2).problems["nvidia_t4"]
+    macs = sum(layer.macs for layer in problem.graph.layers) / 1e6
+    assert problem.uncertainty == {}
+    assert problem.note.endswith(
+        f"no interval: held against networks of {accuracy.smallest_mmacs.value:,.0f} to "
+        f"{accuracy.largest_mmacs.value:,.0f} million MACs, and this one has {macs:.2g}"
+    )
+    assert "interval: a factor" not in problem.note
+    assert "held against networks" not in start(devices=["mpic"], evaluations=2).problems["mpic"].note
+
+
+def test_a_class_that_an_efficiency_leaves_out_is_a_warning(start):
+    raw = load_profile("mpic").spec.model_dump(mode="json", exclude_none=True, by_alias=True)
+    share = {"value": 0.5, "kind": "measured", "source": next(iter(raw["sources"]))}
+    raw["efficiency"] = {"conv": share, "pointwise": share}
+    linear = next(rate for rate in raw["rates"] if rate["weights"] == rate["activations"] == "int8")
+    raw["rates"].append(linear | {"op_classes": ["linear"], "efficiency": share})
+    listener = Listener()
+    start(devices=[parse_profile(raw)], evaluations=2, progress=listener)
+    (sentence,) = [text for text in listener.sentences if "[efficiency]" in text]
+    assert sentence.startswith("mpic runs no linear layer at W")
+    assert sentence.endswith(", since [efficiency] has no share for linear")
