@@ -45,7 +45,6 @@ class Guard:
         self.seconds = seconds
         self.faults: list[str] = []
         self._armed = False
-        self._next_alarm = 0.0
         sys.addaudithook(self._hear)
 
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -87,14 +86,13 @@ class Guard:
         before = {number: signal.signal(number, stop) for number in (signal.SIGPROF, signal.SIGALRM)}
         signal.setitimer(signal.ITIMER_PROF, limit)
         signal.setitimer(signal.ITIMER_REAL, 10 * limit)
-        if time.monotonic() > self._next_alarm:  # seldom: it starts a thread
-            faulthandler.dump_traceback_later(STUCK_SECONDS, exit=True)
-            self._next_alarm = time.monotonic() + STUCK_SECONDS / 4
+        faulthandler.dump_traceback_later(STUCK_SECONDS, exit=True)
         began, self._armed = time.process_time(), True
         try:
             yield
         finally:
             self._armed = False
+            faulthandler.cancel_dump_traceback_later()  # or it would end the process during something else
             signal.setitimer(signal.ITIMER_PROF, 0)
             signal.setitimer(signal.ITIMER_REAL, 0)
             for number, handler in before.items():

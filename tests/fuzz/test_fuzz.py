@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,6 +94,30 @@ def test_the_guard_sees_what_is_forbidden(tmp_path):
         assert said in outcome(Subject("x", (good,), read), guard, random.Random(1))[0]
     assert outcome(Subject("x", (good,), Path.read_bytes), guard, random.Random(1))[0] == "read"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["inside"]
+
+
+STUCK = """
+import sys, time
+from pathlib import Path
+from tests.fuzz import guard
+
+guard.STUCK_SECONDS = 0.5
+with guard.Guard(Path(sys.argv[1]), seconds=60).armed():
+    time.sleep(float(sys.argv[2]))
+time.sleep(float(sys.argv[3]))
+print("alive")
+"""
+
+
+@pytest.mark.parametrize(("inside_seconds", "after_seconds", "lives"), [(30, 0, False), (0, 1, True)])
+def test_what_is_stuck_ends_the_process_and_what_comes_afterwards_does_not(
+    inside_seconds, after_seconds, lives, tmp_path
+):
+    command = [sys.executable, "-c", STUCK, str(tmp_path), str(inside_seconds), str(after_seconds)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+
+    assert (done.returncode == 0, done.stdout == "alive\n") == (lives, lives), done.stderr
+    assert lives or "Timeout" in done.stderr
 
 
 @settings(derandomize=True)
