@@ -28,8 +28,8 @@ from hwdse.quantize.rebuildable import rebuildable, tied
 from hwdse.quantize.rebuilt import Rebuilt
 from hwdse.quantize.recipe import OUTPUT, Recipe
 from hwdse.quantize.store import Shelf, Store
-from hwdse.quantize.threads import single_threaded
 from hwdse.quantize.weights import QuantizedWeight, quantize_weight
+from hwdse.threads import single_threaded
 from hwdse.workers import Crew
 
 __all__ = ["QuantizedNetwork", "Setting", "program_of"]

@@ -121,7 +121,7 @@ class Proposer:
         """
         candidates = self._candidates(belief)
         if not len(candidates):
-            candidates = self._new(belief.measured, self.anything(np.random.default_rng(turn)))
+            candidates = self._new(set(_rows(belief.measured)), self.anything(np.random.default_rng(turn)))
         if not len(candidates):
             return None
         expected = belief.expect(candidates)
@@ -145,10 +145,11 @@ class Proposer:
 
     def _climbed(self, belief: Belief, gains: _Gains, genes: Genes, gain: Floats) -> tuple[Genes, float]:
         """Return what promises most of the candidates, whose gains are ``gain``, and what is near the best of them."""
+        seen = {*_rows(belief.measured), *_rows(genes)}
         for _ in range(_CLIMBS):
             kept = np.argsort(-gain, kind="stable")[:_CLIMBERS]
             genes, gain = genes[kept], gain[kept]
-            near = self._new(np.concatenate([belief.measured, genes]), all_neighbours(self.space, genes))
+            near = self._new(seen, all_neighbours(self.space, genes))
             if not len(near):
                 break
             added = gains(self._costs(near), belief.expect(near))
@@ -183,12 +184,16 @@ class Proposer:
             if self.is_stale(len(measured), self._fresh_from):
                 self.refresh(belief)
             found += [self._fresh, all_neighbours(self.space, measured[front])]
-        return self._new(measured, np.concatenate(found))
+        return self._new(set(_rows(measured)), np.concatenate(found))
 
-    def _new(self, measured: Genes, genes: Genes) -> Genes:
-        """Return the ``genes`` that fit and are not among the ``measured``, each configuration once."""
-        _, first = np.unique(np.concatenate([measured, genes]), axis=0, return_index=True)
-        new = genes[np.sort(first[first >= len(measured)]) - len(measured)]
+    def _new(self, seen: set[bytes], genes: Genes) -> Genes:
+        """Return the ``genes`` that fit and were not ``seen``, each configuration once; from now on, they were."""
+        places = []
+        for place, row in enumerate(_rows(genes)):  # takes a tenth of the time of numpy's unique rows
+            if row not in seen:
+                seen.add(row)
+                places.append(place)
+        new = genes[places]
         return new[self.fits(new)]
 
     def _corrected_front(self, corrected: Floats) -> Genes:
@@ -197,6 +202,12 @@ class Proposer:
         costs = [column for column in self.objectives[1:] if space.is_additive(column)]
         found = [exact.search(space, (_CORRECTED.name, column)).genes for column in costs]
         return np.concatenate([self._fresh[:0], *found])
+
+
+def _rows(genes: Genes) -> list[bytes]:
+    """Return each configuration of ``genes`` ``(n, groups)`` as bytes, which can be looked up."""
+    rows: list[bytes] = np.ascontiguousarray(genes).view(f"V{genes.shape[1]}").ravel().tolist()
+    return rows
 
 
 def _promises(

@@ -343,11 +343,11 @@ class Laboratory:
         self.begin(state, bits, ceiling=ceiling)
         return self.settle()
 
-    def scores(self, state: SchemeState, bits: str) -> NDArray[np.float32]:
-        """Return the scores of the samples that a configuration was measured on under a scheme, ``(samples,)``."""
-        kept = self.pool.get(self.identity.key(state.key, bits))
-        assert kept is not None
-        return kept.per_sample
+    def scores(self, state: SchemeState, configurations: Sequence[str]) -> list[NDArray[np.float32]]:
+        """Return the scores of the samples that each was measured on under a scheme, ``(samples,)``."""
+        keys = [self.identity.key(state.key, bits) for bits in configurations]
+        there = self.pool.get_many(keys)
+        return [there[key].per_sample for key in keys]
 
     def _kept(self, state: SchemeState, bits: str, ceiling: float) -> Scores | None:
         """Return the scores in the pool, if they are of all samples, or of enough."""

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hwdse.evaluate import paired_interval
+from hwdse.evaluate.interval import paired_intervals
 from hwdse.pareto import non_dominated
 
 __all__ = ["within_noise"]
@@ -16,14 +16,14 @@ __all__ = ["within_noise"]
 _FARTHER_SDS = 6.0
 """Standard errors of both drops together beyond which no paired interval need be computed."""
 
+_AT_ONCE = 512
+"""Configurations whose scores are held in memory at once, besides those of the front."""
+
+_Scores = Callable[[Sequence[str]], list[NDArray[np.float32]]]
+
 
 def within_noise(
-    measured: pd.DataFrame,
-    scores: Callable[[str], NDArray[np.float32]],
-    *,
-    quality: str,
-    costs: Sequence[str],
-    may_count: bool,
+    measured: pd.DataFrame, scores: _Scores, *, quality: str, costs: Sequence[str], may_count: bool
 ) -> NDArray[np.bool_]:
     """Return True for each row of ``measured`` that is off the front, but not significantly, ``(n,)``.
 
@@ -35,7 +35,7 @@ def within_noise(
     measured
         One row per configuration with its ``bits``, costs, quality and drop with interval.
     scores
-        Scores per sample of a configuration's bits, ``(samples,)``.
+        Scores per sample of configurations by their bits, ``(samples,)`` each.
     quality
         Name of the quality; higher is better.
     costs
@@ -44,26 +44,43 @@ def within_noise(
         As in :func:`hwdse.evaluate.paired_interval`.
     """
     values = measured[f"{quality}_measured"].to_numpy(dtype=np.float64)
+    marks = np.zeros(len(values), dtype=np.bool_)
+    if not len(values):
+        return marks
     spent = measured[list(costs)].to_numpy(dtype=np.float64)
     drop = f"{quality}_drop_measured"
     errors = (measured[f"{drop}_high"] - measured[f"{drop}_low"]).to_numpy(dtype=np.float64) / 4.0
-    front = np.flatnonzero(non_dominated(np.column_stack([-values, spent]))) if len(values) else np.zeros(0, int)
-    held: dict[int, NDArray[np.float32]] = {}
-
-    def of(row: int) -> NDArray[np.float32]:
-        if row not in held:
-            held[row] = scores(str(measured["bits"].iloc[row]))
-        return held[row]
-
-    def is_better(ours: int, theirs: int) -> bool:
-        if values[theirs] - values[ours] > _FARTHER_SDS * np.hypot(errors[ours], errors[theirs]):
-            return True
-        samples = min(len(of(ours)), len(of(theirs)))
-        return paired_interval(of(ours)[:samples], of(theirs)[:samples], may_count=may_count).low > 0.0
-
-    marks = np.zeros(len(values), dtype=np.bool_)
-    for row in np.setdiff1d(np.arange(len(values)), front):
-        above = front[(spent[front] <= spent[row]).all(axis=1) & (values[front] >= values[row])]
-        marks[row] = not any(is_better(int(row), int(other)) for other in above[np.argsort(-values[above])])
-        held.pop(int(row), None)  # only those of the front are compared again
+    bits = measured["bits"].to_numpy(dtype=object)
+    front = np.flatnonzero(non_dominated(np.column_stack([-values, spent])))
+    front = front[np.argsort(-values[front], kind="stable")]
+    best = scores(bits[front].tolist())
+    others = np.setdiff1d(np.arange(len(values)), front)
+    for start in range(0, len(others), _AT_ONCE):
+        rows = others[start : start + _AT_ONCE]
+        is_above = (spent[front] <= spent[rows][:, None]).all(axis=2) & (values[front] >= values[rows][:, None])
+        farther = values[front] - values[rows][:, None] > _FARTHER_SDS * np.hypot(errors[front], errors[rows][:, None])
+        open_ = ~(is_above & farther).any(axis=1)
+        rows, is_above = rows[open_], is_above[open_]
+        marks[rows] = ~_are_beaten(scores(bits[rows].tolist()), best, is_above, may_count=may_count)
     return marks
+
+
+def _are_beaten(
+    ours: list[NDArray[np.float32]], best: list[NDArray[np.float32]], is_above: NDArray[np.bool_], *, may_count: bool
+) -> NDArray[np.bool_]:
+    """Return True for each of ``ours`` that one of ``best`` above it is significantly better than.
+
+    ``is_above`` is ``(ours, best)``; ``best`` are the most accurate first, which decide most often.
+    """
+    beaten = np.zeros(len(ours), dtype=np.bool_)
+    sizes = np.array([scores.size for scores in ours], dtype=np.int64)
+    for size in np.unique(sizes):
+        rows = np.flatnonzero(sizes == size)
+        stacked = np.stack([ours[row] for row in rows])
+        for theirs, above in zip(best, is_above[rows].T, strict=True):
+            asked = np.flatnonzero(above & ~beaten[rows])
+            if len(asked):
+                samples = min(int(size), theirs.size)
+                found = paired_intervals(stacked[asked, :samples], theirs[:samples], may_count=may_count)
+                beaten[rows[asked]] = [interval.low > 0.0 for interval in found]
+    return beaten

@@ -16,6 +16,7 @@ from hwdse.study.budget import Meter
 from hwdse.study.chosen import Chosen
 from hwdse.study.device import DeviceProblem, Genes
 from hwdse.study.measure import SchemeState
+from hwdse.threads import small_algebra
 
 if TYPE_CHECKING:
     from hwdse.study import Study
@@ -136,8 +137,9 @@ def _remember(study: Study, name: str, problem: DeviceProblem, earlier: Sequence
         runnable += problem.known(row.bits) is not None
     if fresh_from:
         measured = sum(row.scheme == state.key for row in earlier[:settled])
-        model, harms = state.past(measured, begun[measured:at]).expected()
-        problem.proposer.refresh(problem.belief(model, harms))
+        with small_algebra():
+            model, harms = state.past(measured, begun[measured:at]).expected()
+            problem.proposer.refresh(problem.belief(model, harms))
 
 
 def _ceiling(study: Study, state: SchemeState, bits: str) -> float:
@@ -158,10 +160,10 @@ def _proposal(study: Study, problem: DeviceProblem, turn: int) -> Genes | None:
     """Return what ``problem`` wants measured next; ``None`` if nothing is left or nothing more is to be gained."""
     state = study.state(problem)
     worst = float(state.drops.max()) if state.measured else 0.0
-    model, harms = state.expected()
-    proposal = problem.proposer.propose(
-        problem.belief(model, harms), turn=turn, harm_reference=max(CARED_FOR * worst, 1e-9)
-    )
+    with small_algebra():
+        model, harms = state.expected()
+        belief = problem.belief(model, harms)
+        proposal = problem.proposer.propose(belief, turn=turn, harm_reference=max(CARED_FOR * worst, 1e-9))
     if proposal is None or proposal.gain < study.meter.budget.tolerance:
         return None
     return proposal.genes

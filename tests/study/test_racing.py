@@ -70,7 +70,7 @@ def test_what_was_given_up_is_measured_whole_once_there_is_hope(laboratory):
     assert not found.knows(state, "W2A8", ceiling=0.9)
     assert not found.measure(state, "W2A8", ceiling=0.9)[1]
     assert evaluator.shown == [1000, 100, 1000]
-    assert found.scores(state, "W2A8").size == 1000
+    assert found.scores(state, ["W2A8"])[0].size == 1000
     assert len(found.pool) == 2
 
 
@@ -78,7 +78,7 @@ def test_fewer_samples_never_replace_more(laboratory):
     found, state, _ = laboratory
     found.measure(state, "W2A8")
     found.pool.put(found.identity.key("s", "W2A8"), Scores(np.zeros(10, np.float32), 0.1))
-    assert found.scores(state, "W2A8").size == 1000
+    assert found.scores(state, ["W2A8"])[0].size == 1000
 
 
 def test_the_front_is_the_one_of_a_run_that_measures_everything(start, tiny, monkeypatch):
