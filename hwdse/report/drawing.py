@@ -17,7 +17,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import XAxis, YAxis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
@@ -53,6 +55,9 @@ LineStyle = Literal["-", "--", "-.", ":"] | tuple[float, tuple[float, ...]]
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "*", "<")
 LINES: tuple[LineStyle, ...] = ("-", "--", "-.", ":", (0.0, (5.0, 1.0, 1.0, 1.0, 1.0, 1.0)))
+RASTER_FROM = 2000
+"""Marks from which on they are pixels in a PDF too: as shapes they would take minutes to show."""
+
 INK, MEASURED = "#222222", "#8C8C8C"
 """Words and marks that belong to no device; configurations beside the front."""
 
@@ -212,8 +217,19 @@ def _rendered(figure: Figure, suffix: str) -> bytes:
     return buffer.getvalue()
 
 
+def _rasterize(figure: Figure) -> None:
+    """Have what consists of very many marks drawn as pixels; axes and words stay what they are."""
+    for line in figure.findobj(Line2D):
+        if len(line.get_xdata(orig=True)) > RASTER_FROM:
+            line.set_rasterized(True)
+    for bars in figure.findobj(LineCollection):
+        if len(bars.get_segments()) > RASTER_FROM:
+            bars.set_rasterized(True)
+
+
 def save(drawing: Drawing, folder: Path) -> list[Path]:
     """Write a drawing as PDF and PNG with its numbers as CSV, and return the three paths. Call inside :func:`style`."""
+    _rasterize(drawing.figure)
     pictures = [
         write_bytes(inside(folder, f"{drawing.name}.{suffix}"), _rendered(drawing.figure, suffix))
         for suffix in ("pdf", "png")

@@ -38,7 +38,6 @@ __all__ = ["Window", "draw_pareto", "draw_reference", "hidden_note", "shows_refe
 
 CLOUD = "#DDDDDD"
 USEFUL_SHARE = 0.06
-RASTER_FROM = 2000
 EDGE = 0.03
 CHARACTERS_PER_INCH = 18
 OFF_AXIS = "Full precision is 0, which a logarithmic axis cannot show."
@@ -151,10 +150,7 @@ def _draw_panel(axes: Axes, tables: RunTables, device: DeviceTables, cost: str, 
     quality, look = tables.quality, look_of(device.device, tables.devices)
     cloud = device.predicted.dropna(subset=["quality_predicted"])
     scale = quality.factor
-    axes.plot(
-        cloud[cost], scale * cloud["quality_predicted"], ".", markersize=1.6, color=CLOUD, zorder=1,
-        rasterized=len(cloud) > RASTER_FROM,
-    )  # fmt: skip
+    axes.plot(cloud[cost], scale * cloud["quality_predicted"], ".", markersize=1.6, color=CLOUD, zorder=1)
     others = device.measured[~device.measured["config_id"].isin(device.front["config_id"])]
     near = others["within_noise"] != ""
     axes.plot(

@@ -302,7 +302,7 @@ def _measure(
     progress: Progress,
     clock: Callable[[], float],
 ) -> Study:
-    """Spend the budget and record what is found, at the first new evaluation, every other second, and at the end.
+    """Spend the budget and record what is found, at first, every other second, and at the end.
 
     A resumed run first repeats its choices from the pool, whatever the budget: nothing that was found gets lost, and
     the tables on disk stay until there is something new.
@@ -315,8 +315,8 @@ def _measure(
         study = Study(prepared, reference, meter, commonest=commonest_share(prepared.evaluator.evaluation))
         if study.doubt:
             progress.warn(study.doubt)
-        writer = Writer(study, laboratory, recorder, clock)
         taken = take_over(study, laboratory, chosen.earlier, plan, progress)
+        writer = Writer(study, laboratory, recorder, clock, goes_on=taken > 0)
         for choice in choices(study, chosen.earlier, taken):
             if choice is None:
                 settle(study, laboratory, writer, progress)

@@ -71,15 +71,29 @@ def settle(study: Study, laboratory: Laboratory, writer: Writer, progress: Progr
 
 
 class Writer:
-    """Writes what was found: at the first new evaluation, every other second, and when told to."""
+    """Writes what was found: at the first new evaluation, every other second, and when told to.
 
-    def __init__(self, study: Study, laboratory: Laboratory, recorder: Recorder, clock: Callable[[], float]) -> None:
+    A run that goes on has tables: its first new evaluation only starts the clock.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        laboratory: Laboratory,
+        recorder: Recorder,
+        clock: Callable[[], float],
+        *,
+        goes_on: bool = False,
+    ) -> None:
         self._study, self._laboratory, self._recorder, self._clock = study, laboratory, recorder, clock
-        self._next = -math.inf
+        self._next = math.inf if goes_on else -math.inf
+        self._beaten_by: dict[str, dict[str, str]] = {name: {} for name in study.problems}
 
     def write_at_times(self) -> None:
         """Write if that was long ago."""
-        if self._clock() > self._next:
+        if self._next == math.inf:
+            self._next = self._clock() + _WRITE_EVERY_SECONDS
+        elif self._clock() > self._next:
             started = time.perf_counter()
             self.write()
             took = time.perf_counter() - started
@@ -97,6 +111,7 @@ class Writer:
                 quality=study.prepared.quality,
                 costs=problem.objectives,
                 may_count=laboratory.may_count,
+                beaten_by=self._beaten_by[name],
             )
             study.near_front[name] = frozenset(measured.loc[near, "bits"])
             tables[name] = measured.assign(within_noise=np.where(near, "yes", ""))

@@ -172,7 +172,7 @@ class SchemeState:
         index = {str(candidate): i for i, candidate in enumerate(self.sensitivity.candidates)}
         layers = self.network.captured.layer_index
         first = [layers[group.layers[0]] for group in self.network.captured.groups]
-        genes = [[index[text[i]] for i in first] for text in map(str.split, configurations)]
+        genes = [index[texts[i]] for texts in map(str.split, configurations) for i in first]
         return np.array(genes, dtype=np.uint8).reshape(-1, len(first))
 
 

@@ -13,8 +13,11 @@ from hwdse.pareto import non_dominated
 
 __all__ = ["within_noise"]
 
-_FARTHER_SDS = 6.0
-"""Standard errors of both drops together beyond which no paired interval need be computed."""
+_FARTHER_SDS = 4.0
+"""Standard errors beyond which no paired interval need be computed: those of two drops, as if these were independent.
+
+That of their difference is at most sqrt(2) of it, so a difference of 2.8 is significant whatever the two share.
+"""
 
 _AT_ONCE = 512
 """Configurations whose scores are held in memory at once, besides those of the front."""
@@ -23,7 +26,13 @@ _Scores = Callable[[Sequence[str]], list[NDArray[np.float32]]]
 
 
 def within_noise(
-    measured: pd.DataFrame, scores: _Scores, *, quality: str, costs: Sequence[str], may_count: bool
+    measured: pd.DataFrame,
+    scores: _Scores,
+    *,
+    quality: str,
+    costs: Sequence[str],
+    may_count: bool,
+    beaten_by: dict[str, str] | None = None,
 ) -> NDArray[np.bool_]:
     """Return True for each row of ``measured`` that is off the front, but not significantly, ``(n,)``.
 
@@ -42,7 +51,11 @@ def within_noise(
         Columns of the costs.
     may_count
         As in :func:`hwdse.evaluate.paired_interval`.
+    beaten_by
+        Bits of one that is significantly better, by bits: what earlier calls for the same costs found is not asked
+        again, and what this one finds is added.
     """
+    beaten_by = {} if beaten_by is None else beaten_by
     values = measured[f"{quality}_measured"].to_numpy(dtype=np.float64)
     marks = np.zeros(len(values), dtype=np.bool_)
     if not len(values):
@@ -53,34 +66,38 @@ def within_noise(
     bits = measured["bits"].to_numpy(dtype=object)
     front = np.flatnonzero(non_dominated(np.column_stack([-values, spent])))
     front = front[np.argsort(-values[front], kind="stable")]
-    best = scores(bits[front].tolist())
+    best, of_front = bits[front].tolist(), scores(bits[front].tolist())
+    known = set(best)
     others = np.setdiff1d(np.arange(len(values)), front)
     for start in range(0, len(others), _AT_ONCE):
         rows = others[start : start + _AT_ONCE]
         is_above = (spent[front] <= spent[rows][:, None]).all(axis=2) & (values[front] >= values[rows][:, None])
         farther = values[front] - values[rows][:, None] > _FARTHER_SDS * np.hypot(errors[front], errors[rows][:, None])
-        open_ = ~(is_above & farther).any(axis=1)
-        rows, is_above = rows[open_], is_above[open_]
-        marks[rows] = ~_are_beaten(scores(bits[rows].tolist()), best, is_above, may_count=may_count)
+        is_open = ~(is_above & farther).any(axis=1)
+        is_open &= [beaten_by.get(own) not in known for own in bits[rows]]
+        rows, is_above = rows[is_open], is_above[is_open]
+        beaters = _beaters(scores(bits[rows].tolist()), of_front, is_above, may_count=may_count)
+        marks[rows] = beaters < 0
+        beaten_by |= {bits[row]: best[beater] for row, beater in zip(rows, beaters, strict=True) if beater >= 0}
     return marks
 
 
-def _are_beaten(
+def _beaters(
     ours: list[NDArray[np.float32]], best: list[NDArray[np.float32]], is_above: NDArray[np.bool_], *, may_count: bool
-) -> NDArray[np.bool_]:
-    """Return True for each of ``ours`` that one of ``best`` above it is significantly better than.
+) -> NDArray[np.int64]:
+    """Return for each of ``ours`` the place of one of ``best`` above it that is significantly better; -1 for none.
 
     ``is_above`` is ``(ours, best)``; ``best`` are the most accurate first, which decide most often.
     """
-    beaten = np.zeros(len(ours), dtype=np.bool_)
+    beaters = np.full(len(ours), -1)
     sizes = np.array([scores.size for scores in ours], dtype=np.int64)
     for size in np.unique(sizes):
         rows = np.flatnonzero(sizes == size)
         stacked = np.stack([ours[row] for row in rows])
-        for theirs, above in zip(best, is_above[rows].T, strict=True):
-            asked = np.flatnonzero(above & ~beaten[rows])
+        for place, theirs in enumerate(best):
+            asked = np.flatnonzero(is_above[rows, place] & (beaters[rows] < 0))
             if len(asked):
                 samples = min(int(size), theirs.size)
                 found = paired_intervals(stacked[asked, :samples], theirs[:samples], may_count=may_count)
-                beaten[rows[asked]] = [interval.low > 0.0 for interval in found]
-    return beaten
+                beaters[rows[asked[[interval.low > 0.0 for interval in found]]]] = place
+    return beaters

@@ -125,18 +125,19 @@ def _at_turn(names: list[str], earlier: Sequence[Chosen], tolerance: float) -> t
 def _remember(study: Study, name: str, problem: DeviceProblem, earlier: Sequence[Chosen]) -> None:
     """Have the device's proposer know what it had learned when it last looked, in ``earlier`` sessions."""
     state = study.state(problem)
-    problem.learn(row.bits for row in earlier if row.scheme == state.key)
+    key = state.key
+    problem.learn(row.bits for row in earlier if row.scheme == key)
     begun: list[str] = []
     runnable = fresh_from = settled = at = 0
     for row in earlier:
-        if row.scheme != state.key:
+        if row.scheme != key:
             continue
         if row.device == name and runnable and problem.proposer.is_stale(runnable, fresh_from):
             fresh_from, settled, at = runnable, row.settled, len(begun)
         begun.append(row.bits)
         runnable += problem.known(row.bits) is not None
     if fresh_from:
-        measured = sum(row.scheme == state.key for row in earlier[:settled])
+        measured = sum(row.scheme == key for row in earlier[:settled])
         with small_algebra():
             model, harms = state.past(measured, begun[measured:at]).expected()
             problem.proposer.refresh(problem.belief(model, harms))

@@ -16,7 +16,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from large import make
+from large import MADE, make
 from rich.console import Console
 from timing import row
 
@@ -49,6 +49,11 @@ except SystemExit as end:
     assert not end.code, end.code
 """
 RESUME = """
+sys.path.insert(0, {bench!r})
+from large import explored
+explored(Path(sys.argv[1]), int(sys.argv[2]), resume=True)
+"""
+READ = """
 import json
 from hwdse.evaluate import Key, Pool
 pool = Pool(Path(sys.argv[1]) / "evaluations.db")
@@ -154,7 +159,8 @@ def large_rows() -> list[dict[str, Any]]:
         run, asked = Path(folder) / "run", Path(folder) / "keys.json"
         asked.write_text(json.dumps([list(vars(key).values()) for key in make(run, EVALUATIONS)]))
         for name, work, arguments in (
-            ("all evaluations read from the pool", RESUME, [str(asked)]),
+            ("all evaluations read from the pool", READ, [str(asked)]),
+            ("resumed for one more", RESUME.format(bench=str(Path(__file__).parent)), [str(EVALUATIONS + MADE + 1)]),
             ("hwdse report", VERB, ["report"]),
             ("hwdse compare", VERB, ["compare"]),
         ):

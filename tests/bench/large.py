@@ -1,8 +1,12 @@
-"""A run of the digits example with as many evaluations as wanted, nearly all made up: to time what reads them."""
+"""A run of the digits example with as many evaluations as wanted, nearly all made up: to time what reads them.
+
+``python tests/bench/large.py FOLDER EVALUATIONS`` makes one; ``--resume`` goes on with it, to so many evaluations.
+"""
 
 from __future__ import annotations
 
-import sys
+import argparse
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,27 +16,37 @@ from hwdse import examples
 from hwdse.evaluate import Interval, Key, Pool, Scores, mean_interval, paired_interval
 from hwdse.files import write_csv
 from hwdse.study import Budget, Study
+from hwdse.study.chosen import Chosen, ChosenFile
 from hwdse.study.device import LOSS, DeviceProblem
 from hwdse.study.measure import Measured
+from hwdse.study.schedule import MOST_AHEAD
 from hwdse.study.tables import front_table, measured_table
 
 DEVICES = ("mpic", "stm32h7a3")
 """Two schemes, so that every evaluation is one device's."""
 _AT_ONCE = 2000
+MADE = 2
+"""Evaluations that are real."""
 
 
-def make(folder: Path, evaluations: int) -> list[Key]:
-    """Write a finished run with so many evaluations to ``folder``, and return where its pool keeps them."""
+def explored(folder: Path, evaluations: int, *, resume: bool = False) -> Study:
+    """Explore up to so many evaluations, those of earlier sessions included."""
     model = examples.digits()
-    study = hwdse.explore(
+    return hwdse.explore(
         model,
         hwdse.capture(model, examples.digits_example()),
         calibration=examples.digits_calibration(),
         evaluation=hwdse.top1_on(examples.digits_evaluation()),
         devices=list(DEVICES),
-        budget=Budget(evaluations=2),
+        budget=Budget(evaluations=evaluations),
         out=folder,
+        resume=resume,
     )
+
+
+def make(folder: Path, evaluations: int) -> list[Key]:
+    """Write a run with so many evaluations to ``folder``, and return where its pool keeps them."""
+    study = explored(folder, MADE)
     rng = np.random.default_rng(0)
     keys: list[Key] = []
     kept = Pool(folder / "evaluations.db")
@@ -40,7 +54,20 @@ def make(folder: Path, evaluations: int) -> list[Key]:
     for name in DEVICES:
         keys += _fill(study, name, evaluations // len(DEVICES), kept, reference, rng)
     kept.close()
+    _choose(folder, study, keys)
     return keys
+
+
+def _choose(folder: Path, study: Study, keys: list[Key]) -> None:
+    """Write down that the devices chose these evaluations in turn, after those that are there."""
+    schemes = {study.problems[name].profile.scheme.key: name for name in DEVICES}
+    turns = dict.fromkeys(DEVICES, 0)
+    each = len(keys) // len(DEVICES)
+    with ChosenFile(folder / "choices.csv") as file:
+        for number, key in enumerate(key for turn in zip(keys[:each], keys[each:], strict=True) for key in turn):
+            name = schemes[key.scheme]
+            file.add(Chosen(key.scheme, key.bits, name, turns[name], math.inf, max(0, number + MADE - MOST_AHEAD), 0.0))
+            turns[name] += 1
 
 
 def _fill(
@@ -83,4 +110,12 @@ def _drop(scores: np.ndarray, reference: np.ndarray) -> Interval:
 
 
 if __name__ == "__main__":
-    make(Path(sys.argv[1]), int(sys.argv[2]))
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("folder", type=Path)
+    options.add_argument("evaluations", type=int)
+    options.add_argument("--resume", action="store_true")
+    given = options.parse_args()
+    if given.resume:
+        explored(given.folder, given.evaluations, resume=True)
+    else:
+        make(given.folder, given.evaluations)

@@ -69,3 +69,30 @@ def test_nothing_measured_is_nothing_marked():
     measured, kept = table(np.ones((1, 4)), np.ones((1, 1)))
     found = within_noise(measured[:0], asked_of(kept), quality="top1", costs=["cost0"], may_count=True)
     assert found.shape == (0,)
+
+
+def test_what_was_beaten_is_asked_again_only_when_that_left_the_front():
+    right, wrong = np.ones(500), np.zeros(500)
+    close = np.r_[np.zeros(10), np.ones(490)]
+    scores = np.stack([right, close, wrong, close])
+    measured, kept = table(scores, np.array([[2.0], [1.0], [3.0], [3.0]]))
+    asked: list[str] = []
+
+    def noted(configurations):
+        asked.extend(configurations)
+        return [kept[bits] for bits in configurations]
+
+    def marks(rows):
+        asked.clear()
+        found = within_noise(
+            measured.iloc[rows], noted, quality="top1", costs=["cost0"], may_count=True, beaten_by=beaten_by
+        )
+        return found.tolist()
+
+    beaten_by: dict[str, str] = {}
+    assert marks([0, 1, 2, 3]) == [False, False, False, False]
+    assert beaten_by == {"W3": "W0"}
+    assert sorted(asked) == ["W0", "W1", "W3"]  # W2 is farther away than needs a look
+    assert marks([0, 1, 2, 3]) == [False, False, False, False]
+    assert sorted(asked) == ["W0", "W1"]
+    assert marks([1, 2, 3]) == [False, False, True]
