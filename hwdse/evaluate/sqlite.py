@@ -92,8 +92,18 @@ class SqliteDatabase(Database):
             self._logs_ahead = False
 
     def open(self, work: Callable[[sa.Connection], Result]) -> Result:
-        """Return what ``work`` makes of the first connection; a run folder has one process that writes."""
-        return self.read(work)
+        """Return what ``work`` makes of the first connection; a run folder has one process that writes.
+
+        A file of somebody else's may hold views and triggers, which are programs: reading them could take forever.
+        """
+
+        def checked(connection: sa.Connection) -> Result:
+            made = connection.exec_driver_sql("SELECT type, name FROM sqlite_master WHERE type IN ('view', 'trigger')")
+            for kind, name in made:
+                raise self.fault("tables alone", f"the {kind} {name!a:.40}")
+            return work(connection)
+
+        return self.read(checked)
 
     def insert(self, table: sa.Table) -> sqlite.Insert:
         """Return an insertion that can say what happens where a row is there already."""

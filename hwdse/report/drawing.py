@@ -220,7 +220,7 @@ def _rendered(figure: Figure, suffix: str) -> bytes:
 def _rasterize(figure: Figure) -> None:
     """Have what consists of very many marks drawn as pixels; axes and words stay what they are."""
     for line in figure.findobj(Line2D):
-        if len(line.get_xdata(orig=True)) > RASTER_FROM:
+        if np.size(line.get_xdata(orig=True)) > RASTER_FROM:
             line.set_rasterized(True)
     for bars in figure.findobj(LineCollection):
         if len(bars.get_segments()) > RASTER_FROM:

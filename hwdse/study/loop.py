@@ -90,7 +90,9 @@ class Writer:
         self._beaten_by: dict[str, dict[str, str]] = {name: {} for name in study.problems}
 
     def write_at_times(self) -> None:
-        """Write if that was long ago."""
+        """Write if that was long ago, and to a folder."""
+        if not self._recorder.keeps:
+            return
         if self._next == math.inf:
             self._next = self._clock() + _WRITE_EVERY_SECONDS
         elif self._clock() > self._next:

@@ -68,6 +68,11 @@ class Recorder:
         profiles = [problem.profile for problem in prepared.problems.values()]
         self._identity = identity_of_run(prepared.identity, prepared.question, profiles)
 
+    @property
+    def keeps(self) -> bool:
+        """Whether there is a folder to write to."""
+        return self._folder is not None
+
     @contextmanager
     def pool(self) -> Iterator[Evaluations]:
         """Open the run's pool, with the shared one behind it; nobody else explores into the folder meanwhile.

@@ -3,6 +3,7 @@ import re
 import sqlite3
 import threading
 import zlib
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -224,6 +225,30 @@ def test_a_pool_of_other_columns_is_refused(tmp_path):
         pool.get(KEY)
     with pytest.raises(RunFolderError, match="has no column named"):
         pool.put(KEY, SCORES)
+
+
+ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x FROM n) SELECT x AS {} FROM n"
+PROGRAMS = {
+    "view 'about'": ["DROP TABLE about", f"CREATE VIEW about AS {ENDLESS.format('key')}"],
+    "view 'evaluations'": ["DROP TABLE evaluations", f"CREATE VIEW evaluations AS {ENDLESS.format('fingerprint')}"],
+    "trigger 'also'": ["CREATE TRIGGER also AFTER INSERT ON evaluations BEGIN DELETE FROM evaluations; END"],
+}
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_no_program_in_a_file_is_run(program, read_only, tmp_path):
+    path = tmp_path / "pool.db"
+    Pool(path).close()
+    with closing(sqlite3.connect(path)) as database, database:
+        for statement in PROGRAMS[program]:
+            database.execute(statement)
+    before = path.read_bytes()
+
+    with pytest.raises(RunFolderError, match=f"expected tables alone in .*pool.db, got the {program}; explore again"):
+        Pool(path, read_only=read_only)
+
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("name", ["a?b=1", "a#b", "100%25", "a b", "ü;&"])
