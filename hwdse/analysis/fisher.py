@@ -21,7 +21,7 @@ from torch import fx
 
 from hwdse.analysis.distances import kl
 from hwdse.analysis.draws import Drawn
-from hwdse.analysis.sensitivity import Part, Sensitivity, part_of, trial_outputs, trials
+from hwdse.analysis.sensitivity import Part, Sensitivity, harms_by_batch, part_of, trials, without_labels
 from hwdse.analysis.tape import differentiable, operator_name, record, sign_seeds
 from hwdse.capture import Capture
 from hwdse.capture.operators import CONVOLUTIONS, LINEARS
@@ -32,6 +32,7 @@ from hwdse.quantize.network import QuantizedNetwork
 from hwdse.quantize.program import Program, reads
 from hwdse.quantize.quantizer import Quantizer
 from hwdse.quantize.runnable import Environment, Step
+from hwdse.workers import Crew
 
 __all__ = ["predict_sensitivity"]
 
@@ -55,6 +56,7 @@ def predict_sensitivity(
     measured_share: float = 0.0,
     part: Part = "both",
     on_batch: Callable[[], None] | None = None,
+    crew: Crew | None = None,
 ) -> Sensitivity:
     """Return the predicted Kullback-Leibler divergence of every (group, candidate), method ``kl_predicted``, in nats.
 
@@ -87,6 +89,8 @@ def predict_sensitivity(
         As in :func:`hwdse.analysis.sensitivity.measure_sensitivity`.
     on_batch
         Called after each batch.
+    crew
+        Who runs what is measured; ``None`` for this process, which always does the few backward passes.
 
     Raises
     ------
@@ -108,7 +112,7 @@ def predict_sensitivity(
     if not found:
         raise InputError("expected at least one batch of calibration data, got none; check the calibration factory")
     per_sample = np.concatenate(found, axis=-1)
-    _measure(network, drawn, candidates, per_sample, share=measured_share, part=part)
+    _measure(network, drawn, candidates, per_sample, share=measured_share, part=part, crew=crew)
     names = tuple(group.name for group in network.captured.groups)
     scores = {"kl_predicted": per_sample.mean(axis=-1)}
     return Sensitivity(names, tuple(candidates), scores, per_sample.shape[-1], {"kl_predicted": per_sample})
@@ -122,6 +126,7 @@ def _measure(
     *,
     share: float,
     part: Part,
+    crew: Crew | None,
 ) -> None:
     """Put measured divergences in place of the largest predicted ones."""
     scores = per_sample.mean(axis=-1)
@@ -132,14 +137,13 @@ def _measure(
     chosen[np.argsort(-scores, axis=None, kind="stable")[:count]] = True
     chosen = chosen.reshape(scores.shape)
     plan = [t for t in trials(network, candidates, part=part) if chosen[t.group, t.columns].any()]
-    start = 0
-    with torch.inference_mode():
-        for batch in drawn:
-            reference, outputs = trial_outputs(network.program, batch.tensors, plan)
-            own = slice(start, start + len(reference))
-            for trial, output in zip(plan, outputs, strict=True):
-                per_sample[trial.group, trial.columns, own] = kl(reference, output).numpy() * batch.weights
-            start = own.stop
+    tried = np.zeros(scores.shape, dtype=np.bool_)
+    for trial in plan:
+        tried[trial.group, trial.columns] = True
+    pairs = ((batch, None) for batch in drawn)
+    harms = {"kl": without_labels(kl)}
+    measured = [found["kl"] for found in harms_by_batch(network, pairs, harms, plan=plan, size=scores.shape, crew=crew)]
+    per_sample[tried] = np.concatenate(measured, axis=-1)[tried]
 
 
 @dataclass(frozen=True)

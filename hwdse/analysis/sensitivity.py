@@ -35,14 +35,15 @@ __all__ = [
     "Trial",
     "cosine",
     "first_tensor",
+    "harms_by_batch",
     "jsd",
     "kl",
     "measure_harms",
     "measure_sensitivity",
     "part_of",
     "sqnr_db",
-    "trial_outputs",
     "trials",
+    "without_labels",
 ]
 
 OutputDistance = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -120,7 +121,7 @@ def measure_sensitivity(
     return measure_harms(
         network,
         ((batch, None) for batch in batches),
-        {name: _without_labels(distance) for name, distance in distances.items()},
+        {name: without_labels(distance) for name, distance in distances.items()},
         candidates=candidates,
         part=part,
         stop_when_settled=stop_when_settled,
@@ -129,7 +130,8 @@ def measure_sensitivity(
     )
 
 
-def _without_labels(distance: OutputDistance) -> Harm:
+def without_labels(distance: OutputDistance) -> Harm:
+    """Return the harm that is the distance of two outputs, whatever the labels."""
     return partial(_distance, distance)
 
 
@@ -171,12 +173,9 @@ def measure_harms(
     found: dict[str, list[Floats]] = {name: [] for name in harms}
     samples = 0
     size = len(groups), len(candidates)
-    items = ((network.program.runnable, batch, labels, plan, harms, size) for batch, labels in pairs)
-    if crew is None or stop_when_settled is not None:
-        scored: Iterator[dict[str, Floats]] = starmap(_harms_of_batch, items)
-    else:
-        scored = crew.map(_harms_of_batch, items, about="a batch of trials")
-    for scores in scored:
+    for scores in harms_by_batch(
+        network, pairs, harms, plan=plan, size=size, crew=crew if stop_when_settled is None else None
+    ):
         for name, values in scores.items():
             found[name].append(values)
         samples += values.shape[-1]
@@ -190,6 +189,27 @@ def measure_harms(
     per_sample = {name: np.concatenate(parts, axis=-1) for name, parts in found.items()}
     scores = {name: values.mean(axis=-1) for name, values in per_sample.items()}
     return Sensitivity(names, tuple(candidates), scores, samples, per_sample)
+
+
+def harms_by_batch(
+    network: QuantizedNetwork,
+    pairs: Iterable[tuple[Any, Any]],
+    harms: Mapping[str, Harm],
+    *,
+    plan: Sequence[Trial],
+    size: tuple[int, int],
+    crew: Crew | None,
+) -> Iterator[dict[str, Floats]]:
+    """Yield the harm of every trial of ``plan`` to every sample of each batch.
+
+    By name ``(groups, candidates, samples)``, of which ``size`` are the first two; what no trial tries is undefined.
+    Other parameters as in :func:`measure_harms`.
+    """
+    items = ((network.program.runnable, batch, labels, plan, harms, size) for batch, labels in pairs)
+    if crew is None:
+        yield from starmap(_harms_of_batch, items)
+    else:
+        yield from crew.map(_harms_of_batch, items, about="a batch of trials")
 
 
 def _harms_of_batch(

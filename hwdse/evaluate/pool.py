@@ -174,12 +174,23 @@ class Pool:
         self._database.write(partial(_put, self._upsert, row))
 
     def share(self, other: Pool) -> None:
-        """Put everything into ``other`` that it has fewer samples of, or nothing."""
+        """Put everything into ``other`` that it has fewer samples of, or nothing.
+
+        Raises
+        ------
+        HwdseError
+            If either database is damaged or does not answer, or ``other`` may not be written to.
+        """
         ours = self._database.read(partial(_all, sa.select(*_SIZE)))
         theirs = {row.fingerprint: row.samples for row in other._select(_SIZE, [row.fingerprint for row in ours])}
-        missing = [row.fingerprint for row in ours if row.samples > theirs.get(row.fingerprint, -1)]
+        missing = [
+            row.fingerprint for row in ours if row.fingerprint not in theirs or row.samples != theirs[row.fingerprint]
+        ]
         for some in _parts(missing):
-            rows = [dict(row._mapping) for row in self._select(list(_evaluations.c), some)]
+            found = self._select(list(_evaluations.c), some)
+            for row in found:
+                self._scores(row, str(row.bits))  # what is damaged is not passed on
+            rows = [dict(row._mapping) for row in found]
             other._database.write(partial(_put, _upsert(other._database, rows), None))
 
     def __len__(self) -> int:
@@ -202,7 +213,7 @@ class Pool:
         """Return the scores in a row, checked: others may have written it."""
         try:
             return Scores(_unpacked(row.scores, int(row.samples)), float(row.seconds))
-        except (zlib.error, ValueError, TypeError) as error:
+        except (zlib.error, ValueError, TypeError, OverflowError) as error:
             raise self._database.fault(f"the scores of {bits}", f"damaged ones ({error})") from error
 
 

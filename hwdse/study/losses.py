@@ -85,12 +85,12 @@ def _fisher(
     candidates: tuple[Precision, ...],
     rng: np.random.Generator,
     progress: Progress,
-    _crew: Crew | None,
+    crew: Crew | None,
 ) -> Sensitivity:
     drawn = _drawn(network, batches, FISHER_DRAWS, rng, progress)
     share = FISHER_MEASURED_SHARE
     return predict_sensitivity(
-        network, drawn, candidates=candidates, rng=rng, measured_share=share, on_batch=progress.advance
+        network, drawn, candidates=candidates, rng=rng, measured_share=share, on_batch=progress.advance, crew=crew
     )
 
 

@@ -115,7 +115,7 @@ def score(executor: Remote, network: QuantizedNetwork, config: BitConfig) -> flo
 
 
 def share(explored: Explored, ours: Workers, theirs: Workers) -> float:
-    """Return the seconds with ``ours`` over those with ``theirs``, in two rounds: what else the machine does changes."""
+    """Return the seconds with ``ours`` over those with ``theirs``, in two rounds: machines have their moods."""
     first, last = explored.seconds(theirs), explored.seconds(ours)
     return (last + explored.seconds(ours)) / (first + explored.seconds(theirs))
 

@@ -159,6 +159,20 @@ def test_a_damaged_row_is_named(name, somewhere):
     pool.close()
 
 
+@pytest.mark.parametrize("samples", ["'many'", "1e999", "NULL", "-1", "2.5", "9223372036854775807"])
+def test_a_damaged_number_of_samples_is_found_and_not_passed_on(samples, tmp_path):
+    path = tmp_path / "pool.db"
+    pool, other = Pool(path), Pool()
+    pool.put(KEY, SCORES)
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("ALTER TABLE evaluations DROP COLUMN samples")
+        database.execute(f"ALTER TABLE evaluations ADD COLUMN samples DEFAULT {samples}")
+    for ask in (lambda: pool.get(KEY), lambda: pool.share(other)):
+        with pytest.raises(RunFolderError, match=r"expected the scores of W8A8 W4A8 in .*pool.db, got damaged ones \("):
+            ask()
+    assert len(other) == 0
+
+
 def test_a_pool_may_be_read_only(somewhere):
     with pytest.raises(somewhere.error, match="expected a pool of evaluations in "):
         Pool(somewhere.place, read_only=True)

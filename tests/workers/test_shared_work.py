@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from hwdse.analysis.draws import draw
+from hwdse.analysis.fisher import predict_sensitivity
 from hwdse.analysis.sensitivity import measure_sensitivity
 from hwdse.capture import capture
 from hwdse.evaluate.remote import HELD
@@ -29,9 +30,9 @@ def program() -> Program:
     return Program.of(capture(digits(), digits_example()))
 
 
-@pytest.fixture
-def crew(listener):
-    with Crew(Processes(), 2, held=HELD, progress=listener) as made:
+@pytest.fixture(scope="module")
+def crew():
+    with Crew(Processes(), 2, held=HELD) as made:
         yield made
 
 
@@ -64,6 +65,13 @@ def test_sensitivities(program, crew) -> None:
         )
         for method, values in here.per_sample.items():
             assert np.array_equal(values, there.per_sample[method])
+    here, there = (
+        predict_sensitivity(
+            network, drawn, candidates=CANDIDATES, rng=np.random.default_rng(0), measured_share=0.3, crew=who
+        )
+        for who in (None, crew)
+    )
+    assert np.array_equal(here.per_sample["kl_predicted"], there.per_sample["kl_predicted"])
 
 
 @pytest.mark.parametrize("rounding", ["gram", "adaround"])
