@@ -7,6 +7,7 @@ what did so is kept under ``--keep``. ``--only NAME`` takes the readers whose na
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import random
 import resource
@@ -69,9 +70,9 @@ def origin(error: BaseException) -> str:
 
 
 def counts_of(all_subjects: list[Subject], inputs: int) -> dict[str, int]:
-    """Return how many inputs each reader gets."""
+    """Return how many inputs each reader gets, so many together at least."""
     whole = sum(subject.weight for subject in all_subjects)
-    return {subject.name: max(1, round(inputs * subject.weight / whole)) for subject in all_subjects}
+    return {subject.name: math.ceil(inputs * subject.weight / whole) for subject in all_subjects}
 
 
 def main() -> int:
