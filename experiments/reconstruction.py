@@ -6,7 +6,8 @@ draws of the calibration data: which samples, in which order. Mixtures are those
 data predict to be best at so many bits per weight on average, among the narrowest two, three, ... bit-widths; for the
 DS-CNN also what a search finds from there that measures harm on the calibration data. The least harmful one is taken,
 with weights stitched from those of every width, or found once more in it (``refined``, the least harmful of a dozen).
-``--only`` chooses a part. Data and weights are found under $HWDSE_DATA.
+``levels`` compares what schemes make of the same bits: a symmetric grid without its lowest code has three levels in 2
+bits, with it four, and an affine one puts four where the weights are. ``--only`` chooses a part. Data and weights are found under $HWDSE_DATA.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ from hwdse.evaluate import Evaluator, paired_interval, top1_on
 from hwdse.evaluate.metrics import evaluation_of
 from hwdse.factories import load_factory
 from hwdse.files import write_csv
-from hwdse.formats import Granularity, Precision, Scheme
+from hwdse.formats import Granularity, Precision, Scheme, Symmetry
 from hwdse.graph import BitConfig
 from hwdse.infeasible import Limit
 from hwdse.progress import SILENT
@@ -58,6 +60,13 @@ ROUNDINGS: Mapping[str, Recipe] = {
     "gram": RECIPES["gram"],
     "adaround": Recipe(weight_rounding="adaround", adaround=AdaRoundSettings(iterations=1000)),
 }
+LEVELS: Mapping[str, Scheme] = {
+    "restricted": Scheme(),
+    "full range": Scheme(full_range=True),
+    "affine": Scheme(weights=Symmetry.AFFINE),
+}
+"""What schemes make of the codes of an integer weight."""
+
 DRAWN_ONCE = ("adaround",)
 """What takes minutes per bit-width."""
 
@@ -129,6 +138,21 @@ def uniform(name: str) -> Iterator[dict[str, Any]]:
                 yield row | _measured(evaluator, network, config)
 
 
+def levels(name: str) -> Iterator[dict[str, Any]]:
+    """Yield one row per draw, scheme, recipe and bit-width."""
+    case = CASES[name]
+    captured = capture(made(f"models.py:{name}"), made(f"models.py:{name}_example"))
+    evaluator = Evaluator(case.evaluation())
+    for draw in range(DRAWS):
+        for kind, scheme in LEVELS.items():
+            for rounding in ("nearest", "gram"):
+                network = calibrated(captured, case.calibration(draw), ROUNDINGS[rounding], scheme)
+                for bits in WEIGHT_BITS:
+                    config = BitConfig(dict.fromkeys(captured.layer_index, Precision.parse(f"W{bits}A8")))
+                    row = {"network": name, "draw": draw, "weights": f"W{bits}A8", "recipe": f"{rounding}, {kind}"}
+                    yield row | _measured(evaluator, network, config)
+
+
 def mixed(name: str) -> Iterator[dict[str, Any]]:
     """Yield one row per draw and number of bits, and way to find the weights of a mixture."""
     case = CASES[name]
@@ -158,25 +182,20 @@ def llama() -> Iterator[dict[str, Any]]:
     captured = capture(made("models.py:stories260k"), made("models.py:stories260k_example"), dynamic_dims=(0, 1))
     evaluator = Evaluator(evaluation_of(made("data.py:stories260k_evaluation"), "log_likelihood"))
     stories = made("data.py:stories260k_calibration")
-    schemes = {
-        "W4Afp32": Scheme(),
-        "W3Afp32": Scheme(weight_granularity=Granularity.PER_BLOCK, block_size=32),
-    }
     for draw in range(DRAWS):
         order = torch.randperm(len(stories), generator=torch.Generator().manual_seed(draw))
         calibration = [stories[i] for i in order]
-        for text, scheme in schemes.items():
-            for ranges in ("minmax", "mse"):
-                for rounding in ("nearest", "gram"):
-                    recipe = Recipe(ranges, "minmax", rounding, path="fp32")
-                    network = calibrated(captured, calibration, recipe, scheme)
-                    config = BitConfig(
-                        {
-                            layer.name: Precision.parse("fp32" if layer.weight is None else text)
-                            for layer in captured.layers
-                        }
-                    )
-                    row = {"network": "stories260k", "draw": draw, "weights": text, "recipe": f"{rounding}, {ranges}"}
+        for text, block in (("W4Afp32", 0), ("W3Afp32", 32)):
+            config = BitConfig(
+                {layer.name: Precision.parse("fp32" if layer.weight is None else text) for layer in captured.layers}
+            )
+            granularity = Granularity.PER_BLOCK if block else Granularity.PER_CHANNEL
+            for kind, scheme in LEVELS.items():
+                own = replace(scheme, weight_granularity=granularity, block_size=block)
+                for ranges, rounding in product(("minmax", "mse"), ("nearest", "gram")):
+                    network = calibrated(captured, calibration, Recipe(ranges, "minmax", rounding, path="fp32"), own)
+                    recipe = f"{rounding}, {ranges}, {kind}"
+                    row = {"network": "stories260k", "draw": draw, "weights": text, "recipe": recipe}
                     yield row | _measured(evaluator, network, config)
 
 
@@ -283,6 +302,8 @@ def _measured(evaluator: Evaluator, network: QuantizedNetwork, config: BitConfig
 PARTS: Mapping[str, Callable[[], Iterator[dict[str, Any]]]] = {
     "resnet20": lambda: uniform("resnet20"),
     "dscnn": lambda: uniform("dscnn"),
+    "resnet20_levels": lambda: levels("resnet20"),
+    "dscnn_levels": lambda: levels("dscnn"),
     "resnet20_mixed": lambda: mixed("resnet20"),
     "dscnn_mixed": lambda: mixed("dscnn"),
     "stories260k": llama,

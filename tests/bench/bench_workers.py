@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from importlib.util import find_spec
-from time import perf_counter
+from math import inf
+from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,9 @@ from hwdse.formats import Precision, Scheme
 from hwdse.graph import BitConfig
 from hwdse.quantize.network import QuantizedNetwork
 from hwdse.quantize.recipe import Recipe
+from hwdse.search.surrogate import HarmModel
 from hwdse.study import Budget, explore
+from hwdse.threads import small_algebra
 from hwdse.workers import Workers, engage
 
 IMAGES, BATCH, EVALUATIONS, SMALL = 1452, 66, 100, 60
@@ -120,13 +124,31 @@ def share(explored: Explored, ours: Workers, theirs: Workers) -> float:
     return (last + explored.seconds(ours)) / (first + explored.seconds(theirs))
 
 
+def algebra_share() -> float:
+    """Return the processor time of expecting harm with one thread of algebra, over that with one for each core."""
+    rng = np.random.default_rng(0)
+    genes = rng.integers(0, 4, (1300, 21))
+    model = HarmModel(rng.random((21, 4)), genes[:100], rng.random(100))
+    spent = {"ours": inf, "theirs": inf}
+    for _ in range(5):
+        for name, threads in (("theirs", nullcontext()), ("ours", small_algebra())):
+            with threads:
+                started = process_time()
+                for _ in range(20):
+                    model(genes[100:])
+                spent[name] = min(spent[name], process_time() - started)
+    return spent["ours"] / spent["theirs"]
+
+
 def run() -> list[dict[str, Any]]:
     """Return the rows: seconds with two workers over those with one, and what sending costs."""
+    algebra = algebra_share()
     torch.set_num_threads(1)
     explored = Explored()
     what = f"ResNet-20 ({explored.kind}), {EVALUATIONS} evaluations, {IMAGES} images"
     processes = share(explored, Workers("processes", 2), Workers("processes", 1))
     rows = [
+        row("processor time of expecting harm, one thread of algebra over all", algebra, unit="ratio", target=1.0),
         row(f"two processes over one, {what}", processes, unit="ratio", target=1 / 1.8),
         row(
             "overhead of an evaluation by a process",
