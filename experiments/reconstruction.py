@@ -7,7 +7,8 @@ data predict to be best at so many bits per weight on average, among the narrowe
 DS-CNN also what a search finds from there that measures harm on the calibration data. The least harmful one is taken,
 with weights stitched from those of every width, or found once more in it (``refined``, the least harmful of a dozen).
 ``levels`` compares what schemes make of the same bits: a symmetric grid without its lowest code has three levels in 2
-bits, with it four, and an affine one puts four where the weights are. ``--only`` chooses a part. Data and weights are found under $HWDSE_DATA.
+bits, with it four, and an affine one puts four where the weights are. ``--only`` chooses a part. Data and weights are
+found under $HWDSE_DATA.
 """
 
 from __future__ import annotations
