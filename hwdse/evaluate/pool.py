@@ -151,6 +151,8 @@ class Pool:
         """
         by_address = {key.fingerprint: key for key in keys}
         rows = self._select(_KEPT, list(by_address))
+        if not by_address.keys() >= {row.fingerprint for row in rows}:
+            raise self._database.fault("an index of its own rows", "another one's")
         return {by_address[row.fingerprint]: self._scores(row, by_address[row.fingerprint].bits) for row in rows}
 
     def put(self, key: Key, scores: Scores) -> None:

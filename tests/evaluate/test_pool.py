@@ -173,6 +173,21 @@ def test_a_damaged_number_of_samples_is_found_and_not_passed_on(samples, tmp_pat
     assert len(other) == 0
 
 
+def test_a_row_that_nobody_asked_for_is_a_damaged_pool(tmp_path):
+    path = tmp_path / "pool.db"
+    pool = Pool(path)
+    pool.put(KEY, SCORES)
+    pool.close()
+    with closing(sqlite3.connect(path)) as database, database:
+        (made,) = database.execute("SELECT sql FROM sqlite_master WHERE name = 'evaluations'").fetchone()
+        database.execute("ALTER TABLE evaluations RENAME TO before")
+        database.execute(made.replace("fingerprint VARCHAR(32)", "fingerprint VARCHAR(32) COLLATE NOCASE"))
+        database.execute("INSERT INTO evaluations SELECT * FROM before")
+        database.execute("UPDATE evaluations SET fingerprint = upper(fingerprint)")
+    with pytest.raises(RunFolderError, match=r"expected an index of its own rows in .*pool.db, got another one's"):
+        Pool(path).get(KEY)
+
+
 def test_a_pool_may_be_read_only(somewhere):
     with pytest.raises(somewhere.error, match="expected a pool of evaluations in "):
         Pool(somewhere.place, read_only=True)

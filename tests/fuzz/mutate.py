@@ -8,6 +8,7 @@ import json
 import random
 import re
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 __all__ = ["NASTY", "csv_text", "damaged", "json_tree", "toml_text"]
@@ -161,7 +162,7 @@ def _graft(tree: Tree, rng: random.Random) -> Tree:
         parent, key = node, rng.choice(list(node) if isinstance(node, dict) else range(len(node)))
         node = node[key]
     if parent is None:
-        return rng.choice(NASTY)
+        return deepcopy(rng.choice(NASTY))
     match rng.randrange(6):
         case 0:
             del parent[key]
@@ -172,7 +173,7 @@ def _graft(tree: Tree, rng: random.Random) -> Tree:
         case 3 if isinstance(parent, list):
             parent += [node] * rng.choice((1, 50))
         case _:
-            parent[key] = rng.choice(NASTY)
+            parent[key] = deepcopy(rng.choice(NASTY))
     return tree
 
 
