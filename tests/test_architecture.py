@@ -18,7 +18,7 @@ ROOT = Path(hwdse.__file__).parent
 # Every module and folder of the package, from left to right; a name may import what stands before it.
 ORDER = (
     # Words of one's own: errors, and reading and finding things.
-    "errors", "reason", "files", "progress", "plugins", "factories", "examples", "threads",
+    "errors", "reason", "files", "progress", "plugins", "factories", "examples", "threads", "parts",
     # Work done side by side.
     "workers",
     # The nouns: numbers, layers, fronts.

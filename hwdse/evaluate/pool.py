@@ -8,7 +8,7 @@ statement that commits before it counts as kept: written twice, it is there once
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from hwdse.evaluate.evaluator import Scores
 from hwdse.evaluate.fingerprint import fingerprint
 from hwdse.evaluate.postgres import PostgresDatabase
 from hwdse.evaluate.sqlite import SqliteDatabase
+from hwdse.parts import parts
 
 __all__ = ["Key", "Pool"]
 
@@ -188,7 +189,7 @@ class Pool:
         missing = [
             row.fingerprint for row in ours if row.fingerprint not in theirs or row.samples != theirs[row.fingerprint]
         ]
-        for some in _parts(missing):
+        for some in parts(missing, _ROWS):
             found = self._select(list(_evaluations.c), some)
             for row in found:
                 self._scores(row, str(row.bits))  # what is damaged is not passed on
@@ -206,7 +207,7 @@ class Pool:
     def _select(self, columns: Sequence[sa.Column[Any]], addresses: Sequence[str]) -> list[sa.Row[Any]]:
         """Return these columns of the rows at ``addresses`` that are there."""
         rows: list[sa.Row[Any]] = []
-        for some in _parts(addresses):
+        for some in parts(addresses, _ROWS):
             query = sa.select(*columns).where(_evaluations.c.fingerprint.in_(some))
             rows += self._database.read(partial(_all, query))
         return rows
@@ -237,12 +238,6 @@ def _unpacked(packed: bytes, samples: int) -> NDArray[np.float32]:
     if not (samples > 0 and np.isfinite(values).all()):
         raise ValueError("none, or some that are no numbers")
     return values
-
-
-def _parts(addresses: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Yield as many of ``addresses`` at a time as fit into a statement."""
-    for start in range(0, len(addresses), _ROWS):
-        yield addresses[start : start + _ROWS]
 
 
 def _put(upsert: Insert, row: dict[str, object] | None, connection: sa.Connection) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hwdse.parts import parts
 from hwdse.progress import Progress
 from hwdse.study.chosen import Chosen
 from hwdse.study.fleet import FleetPlan
@@ -36,7 +37,7 @@ def take_over(
     The last ones are left: they go the usual way, after which as much is under way as was then.
     """
     taken = 0
-    for some in _parts(earlier[: max(len(earlier) - MOST_AHEAD, 0)], laboratory.at_once):
+    for some in parts(earlier[: max(len(earlier) - MOST_AHEAD, 0)], laboratory.at_once):
         asked = []
         for row in some:
             state = study.prepared.states.get(row.scheme)
@@ -51,11 +52,6 @@ def take_over(
         if len(found) < len(some):
             break
     return taken
-
-
-def _parts(rows: Sequence[Chosen], size: int) -> Iterator[Sequence[Chosen]]:
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
 
 
 def settle(study: Study, laboratory: Laboratory, writer: Writer, progress: Progress) -> None:
