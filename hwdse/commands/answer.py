@@ -113,7 +113,8 @@ def _picked(result: DeviceTables, row: Mapping[Any, Any]) -> dict[str, Any]:
     """Return a row of a front as plain numbers and text, with the 90 % intervals of what is predicted."""
     plain = {str(key): value.item() if hasattr(value, "item") else value for key, value in row.items()}
     interval: dict[str, float] = {}
-    for column, factor in result.uncertainty.items():
+    for column in result.uncertainty:
+        factor = result.factor(column, str(plain["bits"])) or 1.0
         interval |= {f"{column}_low": plain[column] / factor, f"{column}_high": plain[column] * factor}
     return {"device": result.device, **plain, **interval}
 

@@ -142,7 +142,7 @@ class HardwareProfile:
             found = accuracy.latency_factor
         if accuracy is not None and column.startswith("energy"):
             found = accuracy.energy_factor
-        return found.value * self._widening(candidates) if found is not None else None
+        return found.value * self.widening(candidates) if found is not None else None
 
     def unchecked(self, candidates: Iterable[Precision]) -> tuple[Precision, ...]:
         """Return those of ``candidates`` that the claim of accuracy has no figures of, though it names its precisions.
@@ -155,8 +155,8 @@ class HardwareProfile:
         stored = {rate.precision: rate.stored for rate in self.rates}
         return tuple(c for c in candidates if c in stored and str(stored[c]) not in accuracy.precisions)
 
-    def _widening(self, candidates: Iterable[Precision]) -> float:
-        """Return by how much the rates of precisions that no figure was published of may be off."""
+    def widening(self, candidates: Iterable[Precision]) -> float:
+        """Return by how much rates of precisions that no figure was published of may be off; 1 without any."""
         others = set(self.unchecked(candidates))
         speeds = [rate.gmac_per_s or rate.macs_per_cycle for rate in self.rates if rate.precision in others]
         ratios = [max((q.high or 0) / q.value, q.value / q.low) if q and q.low else UNCHECKED for q in speeds]

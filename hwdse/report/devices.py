@@ -25,7 +25,7 @@ from hwdse.report.drawing import (
     short_names,
 )
 from hwdse.report.pareto import Window, draw_reference, shows_reference, staircase, window_of
-from hwdse.report.ranking import NO_INTERVAL, draw_intervals, factor_of, factor_taken, thin_ticks
+from hwdse.report.ranking import NO_INTERVAL, draw_intervals, factor_taken, thin_ticks
 from hwdse.report.tables import DeviceTables, RunTables
 from hwdse.report.words import axis_label, quality_text, split_column
 
@@ -151,7 +151,7 @@ def _draw_together(
     above.set_ylabel(tables.quality.label)
     shown = [_drawn(tables, device, device.front[main], window) for device in present]
     middles = np.array([float(np.exp(np.log(cost).mean())) for cost in shown])
-    known = [factor_of(device, main) for device in present]
+    known = [_widest(device, main) for device in present]
     names = [device.device for device in present]
     draw_intervals(below, tables, names, middles, known)
     below.set_yticks(below.get_yticks(), short_names(names, width=NAME_INCHES))
@@ -190,6 +190,12 @@ def _limit(axes: Axes, tables: RunTables, costs: list[pd.Series], window: Window
     axes.set_ylim(tables.quality.factor * window.worst, tables.quality.factor * window.best)
 
 
+def _widest(device: DeviceTables, column: str) -> float | None:
+    """Return the factor of the 90 % interval that holds for a whole front, ``None`` where none is known."""
+    factors = device.factors(column, device.front["bits"])
+    return None if factors is None else float(factors.max())
+
+
 def _handle(tables: RunTables, device: str) -> Line2D:
     look = look_of(device, tables.devices)
     return Line2D([], [], color=look.colour, marker=look.marker, linestyle=look.line, mec="white", mew=0.3)
@@ -219,7 +225,7 @@ def _hidden_note(tables: RunTables, present: list[DeviceTables], window: Window)
 
 def _interval_note(tables: RunTables, present: list[DeviceTables]) -> str:
     """Return which devices have no interval, empty if all have one."""
-    missing = [device.device for device in present if factor_of(device, tables.main_cost) is None]
+    missing = [device.device for device in present if _widest(device, tables.main_cost) is None]
     return f"Dashed and hollow: {NO_INTERVAL} ({', '.join(missing)})." if missing else ""
 
 

@@ -190,9 +190,13 @@ def _width(text: str) -> tuple[int, int, str]:
 def _attributes(tables: RunTables, result: DeviceTables, keys: Sequence[int]) -> Rows:
     """Return the rows of the user attributes."""
     front = set(result.front["config_id"])
-    quality, predicted = tables.quality, result.uncertainty
+    quality = tables.quality
+    bits = list(result.measured["bits"])
+    factors = {
+        c: f for c in tables.costs.values() if c in result.uncertainty and (f := result.factors(c, bits)) is not None
+    }
     rows: Rows = []
-    for key, row in zip(keys, result.measured.to_dict("records"), strict=True):
+    for place, (key, row) in enumerate(zip(keys, result.measured.to_dict("records"), strict=True)):
         shown = {column: _in_reader_units(tables, row[column]) for column in quality.columns}
         attributes = {
             "config_id": row["config_id"],
@@ -205,9 +209,8 @@ def _attributes(tables: RunTables, result: DeviceTables, keys: Sequence[int]) ->
             "drop": shown[quality.drop],
             "drop, 95 %": [shown[f"{quality.drop}_{end}"] for end in ("low", "high")],
             **{
-                f"{axis_label(column)}, 90 %": [row[column] / predicted[column], row[column] * predicted[column]]
-                for column in tables.costs.values()
-                if column in predicted
+                f"{axis_label(column)}, 90 %": [row[column] / factor[place], row[column] * factor[place]]
+                for column, factor in factors.items()
             },
         }
         rows += [{"trial_id": key, "key": name, "value_json": json.dumps(value)} for name, value in attributes.items()]

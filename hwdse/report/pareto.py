@@ -32,7 +32,7 @@ from hwdse.report.drawing import (
 )
 from hwdse.report.placement import place_labels
 from hwdse.report.tables import DeviceTables, RunTables
-from hwdse.report.words import axis_label, quality_text
+from hwdse.report.words import axis_label, quality_text, span_text
 
 __all__ = ["Window", "draw_pareto", "draw_reference", "hidden_note", "shows_reference", "staircase", "window_of"]
 
@@ -170,8 +170,10 @@ def _draw_panel(axes: Axes, tables: RunTables, device: DeviceTables, cost: str, 
     axes.plot(picked[cost], scale * picked[quality.column], "o", markersize=8.5, mfc="none", mec=INK, mew=1.3, zorder=7)
     _limit(axes, device, cost, window, scale)
     _draw_hidden(axes, tables, device, cost, window)
-    factor = device.uncertainty.get(cost)
-    axes.set_xlabel(axis_label(cost) + (f"\n90 % within a factor of {factor:.3g}" if factor is not None else ""))
+    factors = device.factors(cost, device.front["bits"]) if cost in device.uncertainty else None
+    axes.set_xlabel(
+        axis_label(cost) + (f"\n90 % within a factor of {span_text(factors)}" if factors is not None else "")
+    )
 
 
 def _draw_front(axes: Axes, tables: RunTables, front: pd.DataFrame, cost: str, look: Look) -> None:

@@ -171,7 +171,8 @@ def _latency(device: DeviceTables, look: Look) -> tuple[Panel, str] | None:
     if measured is None or predicted is None:
         return None
     x, y = float(predicted), float(measured)
-    factor = device.uncertainty.get(LATENCY)
+    bits = device.measured.set_index("config_id")["bits"].get(device.verified.get("config_id"), "")
+    factor = device.factor(LATENCY, bits)
 
     def draw(axes: Axes) -> None:
         if factor is not None:

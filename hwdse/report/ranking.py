@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from hwdse.report.drawing import DOUBLE_INCHES, Drawing, look_of, new_figure, sentence_figure, set_log
-from hwdse.report.tables import DeviceTables, RunTables
+from hwdse.report.tables import RunTables
 from hwdse.report.terminal import new_table
 from hwdse.report.words import axis_label, number, split_column
 
@@ -23,7 +23,6 @@ __all__ = [
     "Ranking",
     "draw_intervals",
     "draw_ranking",
-    "factor_of",
     "factor_taken",
     "rank_devices",
     "ranking_tables",
@@ -36,13 +35,6 @@ UNKNOWN_FACTOR = 10.0
 NO_INTERVAL = "no interval: order of magnitude"
 
 Floats = NDArray[np.float64]
-
-
-def factor_of(device: DeviceTables, column: str) -> float | None:
-    """Return the factor of a device's 90 % interval in ``column``; 1 for what is counted, ``None`` if not known."""
-    if split_column(column)[2] != "predicted":
-        return 1.0
-    return device.uncertainty.get(column)
 
 
 def factor_taken(known: float | None) -> float:
@@ -150,7 +142,7 @@ def rank_devices(tables: RunTables, column: str, rows: Mapping[str, pd.Series]) 
     """Return the order by ``column`` of the devices that have a row, one configuration each."""
     costs = {name: float(row[column]) for name, row in rows.items()}
     names = tuple(sorted(costs, key=lambda name: costs[name]))
-    known = tuple(factor_of(tables.results[name], column) for name in names)
+    known = tuple(tables.results[name].factor(column, str(rows[name]["bits"])) for name in names)
     return Ranking(column, names, np.array([costs[name] for name in names]), known)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -16,7 +16,9 @@ from pydantic import BaseModel, Field, ValidationError
 from hwdse.errors import RunFolderError
 from hwdse.files import inside, read_json
 from hwdse.report.reading import read_table
-from hwdse.report.words import PERCENT, axis_label
+from hwdse.report.words import PERCENT, axis_label, split_column
+
+Floats = NDArray[np.float64]
 
 DEFAULT_DROP = 0.01
 """Drop of quality that a pick may have where the experiment does not say."""
@@ -75,6 +77,7 @@ class _Resolved(BaseModel):
     reach: dict[str, dict[str, float]] = {}
     limits: dict[str, dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]]] = {}
     uncertainty: dict[str, dict[str, Annotated[float, Field(ge=1, allow_inf_nan=False)]]] = {}
+    widening: dict[str, dict[str, Annotated[float, Field(ge=1, allow_inf_nan=False)]]] = {}
     constants: dict[str, dict[str, Annotated[float, Field(allow_inf_nan=False)]]] = {}
     titles: dict[str, str] = {}
     max_drop: float = DEFAULT_DROP
@@ -150,6 +153,8 @@ class DeviceTables:
         Column to the most that fits the device's memories.
     uncertainty
         Column to a factor ``f``: 90 % of published figures lie within predicted / f to predicted x f.
+    widening
+        Precision to what such factors grow by in a configuration that uses it; see :meth:`factors`.
     resources
         Latency by group, candidate and resource; ``None`` where the run did not record it.
     costs
@@ -177,6 +182,7 @@ class DeviceTables:
     infeasible: str = ""
     limits: Mapping[str, float] = field(default_factory=dict)
     uncertainty: Mapping[str, float] = field(default_factory=dict)
+    widening: Mapping[str, float] = field(default_factory=dict)
     resources: pd.DataFrame | None = None
     costs: pd.DataFrame | None = None
     constants: Mapping[str, float] = field(default_factory=dict)
@@ -184,6 +190,23 @@ class DeviceTables:
     roofline: pd.DataFrame | None = None
     scheme: str = ""
     verified: Mapping[str, Any] = field(default_factory=dict)
+
+    def factors(self, column: str, bits: Iterable[str]) -> Floats | None:
+        """Return the factor of the 90 % interval in ``column`` of each configuration; ``None`` where none is known.
+
+        1 for what is counted. ``bits`` are the configurations' precisions, layer by layer, as the tables have them.
+        """
+        if split_column(column)[2] != "predicted":
+            return np.array([1.0 for _ in bits])
+        if column not in self.uncertainty:
+            return None
+        grown = [max([1.0, *(self.widening.get(one, 1.0) for one in {*text.split()})]) for text in bits]
+        return self.uncertainty[column] * np.array(grown)
+
+    def factor(self, column: str, bits: str) -> float | None:
+        """Return what :meth:`factors` says of one configuration."""
+        found = self.factors(column, [bits])
+        return None if found is None else float(found[0])
 
     @property
     def note_sentence(self) -> str:
@@ -465,6 +488,7 @@ def _read_device(
         "worth": resolved.worth.get(device, ()),
         "limits": resolved.limits.get(device, {}),
         "uncertainty": resolved.uncertainty.get(device, {}),
+        "widening": resolved.widening.get(device, {}),
         "constants": resolved.constants.get(device, {}),
         "title": resolved.titles.get(device, device),
         "scheme": resolved.schemes.get(device, ""),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import floor, log10
 
 from hwdse.front import SHARES
@@ -17,6 +17,7 @@ __all__ = [
     "number",
     "precision_counts",
     "quality_text",
+    "span_text",
     "split_column",
 ]
 
@@ -76,6 +77,16 @@ def number(value: float, *, digits: int = 3) -> str:
     if not 1e-3 <= abs(value) < 1e5:
         return f"{value:.{digits}g}"
     return f"{value:.{max(digits - 1 - floor(log10(abs(value))), 0)}f}"
+
+
+def span_text(values: Iterable[float]) -> str:
+    """Return the smallest and the largest of ``values`` as text, or the one that all of them read as.
+
+    >>> span_text([2.2222, 1.09, 2.0]), span_text([1.5, 1.5])
+    ('1.09 to 2.22', '1.50')
+    """
+    shown = list(values)
+    return " to ".join(dict.fromkeys(number(value) for value in (min(shown), max(shown))))
 
 
 def quality_text(name: str, value: float, *, decimals: int = 2) -> str:

@@ -30,6 +30,7 @@ from hwdse.graph import LayerGraph
 from hwdse.hardware import HardwareProfile
 from hwdse.hardware.schema import Accuracy
 from hwdse.infeasible import Infeasible
+from hwdse.parts import parts
 from hwdse.search.adaptive import predicted_front
 from hwdse.search.limits import as_limits, within
 from hwdse.search.propose import Belief, Proposer
@@ -207,13 +208,19 @@ class DeviceProblem:
     def uncertainty(self) -> Mapping[str, float]:
         """Column to the factor that 90 % of figures lie within, where the profile knows one.
 
-        Empty for a network much smaller or larger than those that the profile was held against.
+        It is that of precisions that the profile was held against; :attr:`widening` has the others. Empty for a
+        network much smaller or larger than those that the profile was held against.
         """
         if not self.profile.claims_for(self._macs):
             return {}
-        candidates = self.space.candidates
-        stated = {column: self.profile.uncertainty(column, candidates) for column in self.space.columns}
+        stated = {column: self.profile.uncertainty(column) for column in self.space.columns}
         return {column: factor for column, factor in stated.items() if factor is not None}
+
+    @property
+    def widening(self) -> Mapping[str, float]:
+        """Precision to what the factors grow by in a configuration that uses it, where they do."""
+        candidates = self.profile.unchecked(self.space.candidates)
+        return {str(candidate): self.profile.widening([candidate]) for candidate in candidates}
 
     @property
     def note(self) -> str:
@@ -304,8 +311,7 @@ class DeviceProblem:
         read = {bits: self._read(bits) for bits in configurations if bits not in self._known}
         self._known |= dict.fromkeys(read)
         possible = [(bits, genes) for bits, genes in read.items() if genes is not None]
-        for start in range(0, len(possible), _AT_ONCE):
-            some = possible[start : start + _AT_ONCE]
+        for some in parts(possible, _AT_ONCE):
             genes = np.stack([own for _, own in some])
             rows = zip(some, self.space.evaluate(genes), self.fits(genes), strict=True)
             self._known |= {bits: Known(own, metrics) for (bits, own), metrics, runs in rows if runs}

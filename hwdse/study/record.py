@@ -144,6 +144,7 @@ class Recorder:
             "worth": {name: list(p.worth) for name, p in prepared.problems.items()},
             "limits": {name: dict(p.limits) for name, p in prepared.problems.items()},
             "uncertainty": {name: dict(p.uncertainty) for name, p in prepared.problems.items()},
+            "widening": {name: dict(p.widening) for name, p in prepared.problems.items()},
             "reach": {name: p.space.reach() for name, p in prepared.problems.items()},
             "constants": {
                 name: dict(zip(p.space.columns, p.space.constant.tolist(), strict=True))

@@ -41,6 +41,7 @@ def run(tmp_path_factory) -> Path:
         extra={
             "infeasible": {TIGHT: "512 KiB of 448 KiB"},
             "uncertainty": {"quick": {"latency_ms_predicted": 1.5}},
+            "widening": {"quick": {"W2A8": 2.0}},
             "limits": {"quick": {"activation_kib": 64.0}},
             "titles": {"quick": "A quick chip"},
         },

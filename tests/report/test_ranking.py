@@ -13,7 +13,7 @@ from hwdse.errors import RunFolderError
 from hwdse.report.comparison import Asked, choose_devices
 from hwdse.report.devices import draw_devices
 from hwdse.report.drawing import style
-from hwdse.report.ranking import DRAWS, Ranking, draw_ranking, factor_of, rank_devices, ranking_tables
+from hwdse.report.ranking import DRAWS, Ranking, draw_ranking, rank_devices, ranking_tables
 from hwdse.report.tables import RunTables
 
 UNCERTAINTY = {"mpic": {"latency_ms_predicted": 1.3}, "nvidia_t4": {"latency_ms_predicted": 2.0}}
@@ -89,7 +89,7 @@ def test_what_no_interval_is_known_of_takes_a_factor_of_ten_and_says_so(write_ru
     for name in ("stm32h7a3", "gap9_ne16"):
         assert by_name[name]["factor"] == 10.0
         assert by_name[name]["note"] == "no interval: order of magnitude"
-    assert factor_of(tables.results["mpic"], "size_kib") == 1.0  # counted, not predicted
+    assert tables.results["mpic"].factor("size_kib", "W8A8") == 1.0  # counted, not predicted
     text = "".join(printed(table) for table in ranking_tables(tables, found))
     assert "* no interval: order of magnitude; chances and ranks take a factor of 10." in text
     assert text.count("none*") == 2

@@ -36,3 +36,17 @@ def test_a_class_that_an_efficiency_leaves_out_is_a_warning(start):
     (sentence,) = [text for text in listener.sentences if "[efficiency]" in text]
     assert sentence.startswith("mpic runs no linear layer at W")
     assert sentence.endswith(", since [efficiency] has no share for linear")
+
+
+def test_what_no_figure_was_published_of_widens_the_interval_of_those_that_use_it_alone(start):
+    """The processor was held against networks of 8 bits; weights of 2 and 4 bits are somebody's kernels."""
+    raw = load_profile("stm32h7a3").spec.model_dump(mode="json", exclude_none=True, by_alias=True)
+    for end in ("smallest_mmacs", "largest_mmacs"):  # networks of any size
+        del raw["accuracy"][end]
+    problem = start(devices=[parse_profile(raw)], evaluations=2).problems["stm32h7a3"]
+    names = {str(candidate) for candidate in problem.space.candidates}
+    assert set(problem.widening) < names
+    assert "W8A8" not in problem.widening
+    assert problem.uncertainty["latency_ms_predicted"] == problem.profile.uncertainty("latency_ms_predicted")
+    both = max(problem.widening.values()) * problem.uncertainty["latency_ms_predicted"]
+    assert f"a factor of {both:.3g} with {', '.join(problem.widening)}" in problem.note

@@ -84,8 +84,8 @@ function layoutOf(colours, more) {
 /** Error bars of those rows that are `ok`: 95 % of what was measured, 90 % of what is predicted. */
 function errorBars(device, objective, rows, style, ok = null) {
   const columns = device.measured;
-  const factor = device.uncertainty[objective.column];
   const ends = (row) => {
+    const factor = factorOf(device, objective.column, row);
     const middle = value(device, objective, row);
     if (objective === QUALITY) return [columns[`${DATA.quality}_low`][row], columns[`${DATA.quality}_high`][row]];
     return factor ? [middle / factor, middle * factor] : [middle, middle];

@@ -125,7 +125,7 @@ def _cell(tables: RunTables, device: DeviceTables, row: pd.Series, column: str) 
         ends = [float(row[f"{column}_{end}"]) for end in ("low", "high")]
         texts = [(f"{scale * v:.2f}" if scale > 1 else number(v)).replace("-", MINUS) for v in (value, *ends)]
         return f"{texts[0]}<small>{texts[1]} to {texts[2]}</small>"
-    factor = device.uncertainty.get(column)
+    factor = device.factor(column, str(row["bits"])) if column in device.uncertainty else None
     interval = f"<small>{number(value / factor)} to {number(value * factor)}</small>" if factor else ""
     return number(value) + interval
 

@@ -124,12 +124,19 @@ function breakdownOf(device, row, column) {
   return { total, groups: groups.filter(({ values }) => values.some((v) => v > 0)), beside };
 }
 
+/** The factor that 90 % of figures lie within, for a configuration's cost; undefined where the profile knows none. */
+function factorOf(device, column, row) {
+  const known = device.uncertainty[column];
+  return known && known * Math.max(...[...new Set(device.measured.bits[row])].map((letter) => device.widening[letter]));
+}
+
 /** A configuration as `hwdse` writes a pick: the columns of the front, and the 90 % intervals of what is predicted. */
 function asPick(device, row) {
   const pick = { device: device.name, config_id: device.measured.config_id[row] };
   pick.bits = precisionsOf(device, row).map((precision) => precision.name).join(" ");
   for (const column of device.frontColumns) pick[column] = device.measured[column][row];
-  for (const [column, factor] of Object.entries(device.uncertainty)) {
+  for (const column of Object.keys(device.uncertainty)) {
+    const factor = factorOf(device, column, row);
     pick[`${column}_low`] = pick[column] / factor;
     pick[`${column}_high`] = pick[column] * factor;
   }

@@ -158,12 +158,18 @@ function showLegend() {
     x === QUALITY || y === QUALITY ? `Bars: 95 % intervals of ${lower(QUALITY.words)}.` : "",
     "The line joins those of the front that are best in these two objectives alone.",
     ...[x, y].filter((o) => o.tier === "predicted").map((o) => device.uncertainty[o.column]
-      ? `${o.words}: 90 % within a factor of ${number(device.uncertainty[o.column])} of the prediction, which moves all marks together.`
+      ? `${o.words}: 90 % within a factor of ${factorWords(device, o.column)} of the prediction, which moves marks of the same precisions together.`
       : `${o.words}: an order of magnitude, no interval is known.`),
     shown < device.total ? `Of ${device.total} measured configurations the page holds ${shown}: all of the front, and an even share of the others.` : "",
     hidden && (x === QUALITY || y === QUALITY) ? `${hidden} measured configurations lie ${side} ${withUnit(QUALITY, device.window.worst)} and are not drawn; “Show all” draws them.` : "",
   ];
   $("front-caption").textContent = sentences.filter(Boolean).join(" ");
+}
+
+/** The factors of a front's configurations, the smallest and the largest. */
+function factorWords(device, column) {
+  const factors = device.front.map((row) => factorOf(device, column, row));
+  return [...new Set([Math.min(...factors), Math.max(...factors)].map((f) => number(f)))].join(" to ");
 }
 
 /** What the chosen configuration is, in a sentence. */
@@ -203,7 +209,7 @@ function showNumbers() {
   add("Drop from full precision", sign + difference(QUALITY, columns[DATA.drop][selected]), `95 %, paired: ${ends(DATA.drop).map(bare).join(" to ")}`);
   for (const objective of COSTS) {
     const cost = columns[objective.column][selected];
-    const factor = device.uncertainty[objective.column];
+    const factor = factorOf(device, objective.column, selected);
     const interval = factor ? `90 %: ${[cost / factor, cost * factor].map((v) => number(v)).join(" to ")}` : objective.tier === "predicted" ? "no interval known" : "";
     add(objective.words, withUnit(objective, cost), interval);
   }

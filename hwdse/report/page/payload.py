@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -123,6 +124,7 @@ def _device(tables: RunTables, device: DeviceTables, precisions: list[str], grou
         "emptiness": device.emptiness,
         "limits": dict(device.limits),
         "uncertainty": dict(device.uncertainty),
+        "widening": {letter: device.widening.get(text, 1.0) for text, letter in _letters(precisions).items()},
         "pick": places.get(device.pick or ""),
         "start": None if device.emptiness else places[str(chosen_row(tables, device)[0]["config_id"])],
         "measured": _measured(measured, precisions),
@@ -151,7 +153,7 @@ def _shown(device: DeviceTables, most: int) -> pd.DataFrame:
 
 def _measured(measured: pd.DataFrame, precisions: list[str]) -> dict[str, list[Any]]:
     """Return the measured table by column, its bits as letters."""
-    letter = {text: chr(ord(FIRST_LETTER) + place) for place, text in enumerate(precisions)}
+    letter = _letters(precisions)
     return {
         "config_id": measured["config_id"].tolist(),
         "bits": ["".join(letter[text] for text in bits.split()) for bits in measured["bits"]],
@@ -159,6 +161,11 @@ def _measured(measured: pd.DataFrame, precisions: list[str]) -> dict[str, list[A
         "near": [int(text != "") for text in measured["within_noise"]],
         **{name: _holed(measured[name]) for name in measured.columns if name not in _TEXT},
     }
+
+
+def _letters(precisions: Sequence[str]) -> dict[str, str]:
+    """Return the letter of each precision."""
+    return {text: chr(ord(FIRST_LETTER) + place) for place, text in enumerate(precisions)}
 
 
 def _holed(numbers: pd.Series) -> list[float | None]:
