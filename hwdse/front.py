@@ -157,18 +157,13 @@ class Front:
         InputError
             If a metric is unknown, or a limit is not a finite number.
         """
-        limits = [self._limit(name, value, 1) for name, value in (maximum or {}).items()]
-        limits += [self._limit(name, value, -1) for name, value in (minimum or {}).items()]
+        limits = self._limits(maximum or {}, minimum or {})
         target = self._metric(minimize) if minimize is not None else None
         if len(self.table) == 0:
             return Infeasible(Reason.EMPTY, levers=("measure at least one configuration: raise the budget",))
-        values = (
-            np.stack([self._values(limit.column) for limit in limits], axis=1) if limits else np.empty((len(self), 0))
-        )
-        met = np.ones(len(self), dtype=bool)
-        for limit, column in zip(limits, values.T, strict=True):
-            met &= limit.is_met(column)
+        met = self._met(limits)
         if not met.any():
+            values = np.stack([self._values(limit.column) for limit in limits], axis=1)
             return explain(limits, values, reach=self.reach, labels=[f"{c}" for c in self.table["config_id"]])
         if not limits and target is None:
             return knee(self.points)
@@ -176,6 +171,24 @@ class Front:
         keys = [self._losses(objective) for objective in reversed(order)]
         ranked = np.lexsort(keys)
         return int(ranked[met[ranked]][0])
+
+    def meets(
+        self, *, maximum: Mapping[str, float] | None = None, minimum: Mapping[str, float] | None = None
+    ) -> NDArray[np.bool_]:
+        """Return which rows meet all upper and lower limits, ``(rows,)``; see :meth:`pick`.
+
+        Raises
+        ------
+        InputError
+            If a metric is unknown, or a limit is not a finite number.
+        """
+        return self._met(self._limits(maximum or {}, minimum or {}))
+
+    def _met(self, limits: list[Limit]) -> NDArray[np.bool_]:
+        met = np.ones(len(self), dtype=bool)
+        for limit in limits:
+            met &= limit.is_met(self._values(limit.column))
+        return met
 
     def config(self, row: int) -> BitConfig:
         """Return the bit configuration of a row.
@@ -201,6 +214,11 @@ class Front:
         else:
             order = [self.costs[0], *self.qualities, *self.costs[1:]]
         return order
+
+    def _limits(self, maximum: Mapping[str, float], minimum: Mapping[str, float]) -> list[Limit]:
+        """Return upper and lower limits, checked."""
+        upper = [self._limit(name, value, 1) for name, value in maximum.items()]
+        return [*upper, *(self._limit(name, value, -1) for name, value in minimum.items())]
 
     def _limit(self, name: str, value: float, sign: int) -> Limit:
         """Return the limit on metric ``name``, checked."""

@@ -53,7 +53,7 @@ def compare(
     choice = choose_devices(tables, asked)
     bindings = [binding_of(tables, tables.results[name], row) for name, row in choice.rows.items()]
     rankings = _rankings(tables, choice)
-    fleet = Fleet(tables)
+    fleet = Fleet(tables, asked)
     folder = out or inside(run, "figures")
     with style(), watched(only_live=True) as progress:
         drawings = [

@@ -47,6 +47,15 @@ class Asked:
             return self
         return Asked({**self.maximum, quality.drop: tables.max_drop}, self.minimum, self.prices)
 
+    def words(self, tables: RunTables) -> str:
+        """Return the limits as words."""
+        quality = tables.quality
+        words = [
+            f"a drop of {drop_text(quality.name, value)}" if name == quality.drop else f"{name} <= {value:.6g}"
+            for name, value in self.maximum.items()
+        ]
+        return ", ".join([*words, *(f"{name} >= {value:.6g}" for name, value in self.minimum.items())])
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -98,12 +107,7 @@ class Choice:
     @property
     def limits(self) -> str:
         """The limits as words."""
-        quality = self.tables.quality
-        words = [
-            f"a drop of {drop_text(quality.name, value)}" if name == quality.drop else f"{name} <= {value:.6g}"
-            for name, value in self.asked.maximum.items()
-        ]
-        return ", ".join([*words, *(f"{name} >= {value:.6g}" for name, value in self.asked.minimum.items())])
+        return self.asked.words(self.tables)
 
     def table(self) -> Table:
         """Return the ranked devices for a terminal; its caption says which fail and why."""

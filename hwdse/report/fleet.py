@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
+from math import inf, nan
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from hwdse.pareto import non_dominated
-from hwdse.report.drawing import DOUBLE_INCHES, Drawing, look_of, new_figure, sentence_figure
+from hwdse.report.comparison import Asked
+from hwdse.report.drawing import DOUBLE_INCHES, Drawing, head, look_of, new_figure, sentence_figure
+from hwdse.report.fronts import load_front
 from hwdse.report.tables import RunTables
 from hwdse.report.terminal import heading, new_table
 from hwdse.report.words import drop_text, number, quality_text, split_column
@@ -66,22 +69,34 @@ class Shared:
 
 
 class Fleet:
-    """The measured configurations that all devices of a comparison can run.
+    """The measured configurations that all devices of a comparison can run, and that meet the limits on each.
 
     Parameters
     ----------
     tables
         The run, with the devices to compare.
+    asked
+        The limits; where none is about quality, the run's allowed drop is one.
+
+    Raises
+    ------
+    InputError
+        If a limit is of a metric that a device does not know, or not a finite number.
     """
 
-    def __init__(self, tables: RunTables) -> None:
-        self.tables = tables
+    def __init__(self, tables: RunTables, asked: Asked | None = None) -> None:
+        self.tables, self.asked = tables, (asked or Asked()).within(tables)
         self.devices = tuple(name for name, device in tables.results.items() if not device.emptiness)
-        self._measured = {
-            name: tables.results[name].measured.drop_duplicates("bits").set_index("bits") for name in self.devices
-        }
-        known = [table.index for table in self._measured.values()]
-        self.common = [bits for bits in known[0] if all(bits in index for index in known)] if len(known) > 1 else []
+        drop = tables.quality.drop
+        limited = {name: value for name, value in self.asked.maximum.items() if name != drop}
+        self.allowed = self.asked.maximum.get(drop, inf)
+        self._all = {name: tables.results[name].measured.drop_duplicates("bits") for name in self.devices}
+        self._measured = {}
+        for name, table in self._all.items():
+            front = replace(load_front(tables.run, name, tables=tables), table=table)
+            met = front.meets(maximum=limited, minimum=self.asked.minimum)
+            self._measured[name] = table[met].set_index("bits")
+        self.common = _in_all([table.index for table in self._measured.values()])
 
     def _column(self, name: str) -> Floats:
         """Return a column of the common configurations, ``(configurations, devices)``."""
@@ -131,21 +146,21 @@ class Fleet:
 
     @property
     def sentence(self) -> str:
-        """What one configuration for all devices costs at the allowed drop; empty where there is none."""
-        shared = self.best(self.tables.max_drop)
+        """What one configuration for all devices costs within the limits; empty where none was measured on all."""
+        shared = self.best(self.allowed)
         if shared is None:
-            return ""
-        words = split_column(self.tables.main_cost)[0].lower()
+            return f"One configuration for all: none. {self.absence}" if self._are_shared else ""
+        words, most = split_column(self.tables.main_cost)[0].lower(), _percent(float(shared.regret.max()))
         return (
-            f"One configuration for all: {shared.config_id}, at most {_percent(float(shared.regret.max()))} above a "
-            f"device's own best {words} ({self.devices[int(shared.regret.argmax())]})."
+            f"One configuration for all: {shared.config_id}, within {self.limits} at most {most} above a device's own "
+            f"best {words} ({self.devices[int(shared.regret.argmax())]})."
         )
 
     def curve(self) -> list[Shared]:
         """Return the best shared configuration wherever it changes, from the least drop to five times the allowed."""
         if self.least_drop is None:
             return []
-        top = max(USEFUL_DROPS * self.tables.max_drop, 2 * self.least_drop, self.least_drop)
+        top = max(USEFUL_DROPS * self.usual, 2 * self.least_drop, self.least_drop)
         steps = np.unique(self._turns[(self._turns >= self.least_drop) & (self._turns <= top)])
         found = [shared for drop in steps if (shared := self.best(float(drop))) is not None]
         return [
@@ -173,6 +188,10 @@ class Fleet:
             return "A fleet takes two devices or more with measured configurations; compare more devices."
         if self.common:
             return ""
+        if self._are_shared:
+            none = [name for name, table in self._measured.items() if table.empty]
+            where = f"on {', '.join(none)} alone" if none else "on each of them"
+            return f"No configuration that was measured on all devices meets the limits {where}: {self.limits}."
         bound = self._nothing_in_common()
         if bound:
             return f"No precision of {bound} runs on all of {', '.join(self.devices)}; compare fewer devices."
@@ -197,16 +216,43 @@ class Fleet:
     @property
     def facts(self) -> dict[str, Any]:
         """Everything as plain data."""
-        shared = self.best(self.tables.max_drop)
+        shared = self.best(self.allowed)
         facts: dict[str, Any] = {
             "devices": list(self.devices),
             "shared_measured": len(self.common),
             "reason": self.reason,
             "least_drop": self.least_drop,
-            "allowed_drop": self.tables.max_drop,
+            "allowed_drop": None if self.allowed == inf else self.allowed,
+            "limits": self.limits,
             "best": None if shared is None else self._plain(shared),
         }
         return facts | {"curve": [self._plain(each) for each in self.curve()]}
+
+    @property
+    def limits(self) -> str:
+        """The limits as words."""
+        return self.asked.words(self.tables)
+
+    @property
+    def absence(self) -> str:
+        """Why there is no shared configuration within the limits; empty if there is one."""
+        if self.reason or self.least_drop is None or self.least_drop <= self.allowed:
+            return self.reason
+        name = self.tables.quality.name
+        return (
+            f"No shared configuration is within {self.limits} on all devices; the best of {len(self.common)} drops by "
+            f"{_drop(name, self.least_drop)}; {ADVICE}."
+        )
+
+    @cached_property
+    def _are_shared(self) -> bool:
+        """True if some configuration was measured on all devices, within limits or not."""
+        return bool(_in_all([pd.Index(table["bits"]) for table in self._all.values()]))
+
+    @property
+    def usual(self) -> float:
+        """The allowed drop; the run's, where limits are about something else."""
+        return self.tables.max_drop if self.allowed == inf else self.allowed
 
     def _plain(self, shared: Shared) -> dict[str, Any]:
         """Return one shared configuration as plain data."""
@@ -224,7 +270,7 @@ class Fleet:
         ]
         largest = float(shared.regret.max())
         return {
-            "drop": shared.drop,
+            "drop": None if shared.drop == inf else shared.drop,
             "config_id": shared.config_id,
             "bits": shared.bits,
             "largest_regret": largest,
@@ -232,18 +278,22 @@ class Fleet:
         }
 
 
+def _in_all(indices: Sequence[pd.Index]) -> list[str]:
+    """Return what is in all of two indices or more, in the order of the first."""
+    return [bits for bits in indices[0] if all(bits in index for index in indices)] if len(indices) > 1 else []
+
+
 def fleet_tables(fleet: Fleet) -> list[Table]:
     """Return the shared configuration by device, and the largest regret by allowed drop, for a terminal."""
     tables = fleet.tables
-    drop = drop_text(tables.quality.name, tables.max_drop)
-    table = new_table(f"{tables.name}: one configuration for all, drop at most {drop}")
+    table = new_table(f"{tables.name}: one configuration for all within {fleet.limits}")
     words = heading(tables.main_cost)
     table.add_column("Device", overflow="fold")
     for column in (f"Own best\n{words}", f"Shared\n{words}", "Regret", heading(tables.quality.column)):
         table.add_column(column, justify="right")
-    shared = fleet.best(tables.max_drop)
+    shared = fleet.best(fleet.allowed)
     if shared is None:
-        table.caption = escape(_absence(fleet))
+        table.caption = escape(fleet.absence)
         return [table] if fleet.least_drop is None else [table, _curve_table(fleet)]
     for i, name in enumerate(fleet.devices):
         cells = [number(shared.own[i]), number(shared.shared[i]), _percent(shared.regret[i])]
@@ -253,17 +303,6 @@ def fleet_tables(fleet: Fleet) -> list[Table]:
         f"smallest of the {len(fleet.common)} configurations measured on all {len(fleet.devices)} devices."
     )
     return [table, _curve_table(fleet)]
-
-
-def _absence(fleet: Fleet) -> str:
-    """Return why there is no shared configuration within the allowed drop."""
-    if fleet.reason or fleet.least_drop is None:
-        return fleet.reason
-    name = fleet.tables.quality.name
-    return (
-        f"No shared configuration is within {drop_text(name, fleet.tables.max_drop)} on all devices; the best of "
-        f"{len(fleet.common)} drops by {_drop(name, fleet.least_drop)}; {ADVICE}."
-    )
 
 
 def _drop(name: str, value: float) -> str:
@@ -301,21 +340,23 @@ def draw_fleet(fleet: Fleet) -> Drawing:
     points = _points(fleet, curve)
     if not curve:
         return Drawing("compare-fleet", sentence_figure(fleet.reason, tables.name), points, fleet.reason)
-    shared = fleet.best(tables.max_drop)
+    shared = fleet.best(fleet.allowed)
     at = shared or curve[0]
-    figure = new_figure(DOUBLE_INCHES, 1.15 + 0.26 * max(len(fleet.devices), 5))
+    figure = new_figure(DOUBLE_INCHES, 1.3 + 0.26 * max(len(fleet.devices), 5))
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.25))
     _draw_curve(left, fleet, curve)
     _draw_bars(right, fleet, at)
-    drop = drop_text(tables.quality.name, tables.max_drop) if shared else _drop(tables.quality.name, at.drop)
-    figure.suptitle(
-        f"{tables.name}: one configuration for {len(fleet.devices)} devices; within a drop of {drop} it costs at most "
-        f"{_percent(float(at.regret.max()))} more"
+    within = fleet.limits if shared else f"a drop of {_drop(tables.quality.name, at.drop)}"
+    most = _percent(float(at.regret.max()))
+    head(
+        figure,
+        f"{tables.name}: one configuration for {len(fleet.devices)} devices",
+        f"within {within} it costs at most {most} more",
     )
     caption = (
         f"Left: smallest largest regret in {split_column(tables.main_cost)[0].lower()} of one configuration for all "
         f"devices, over what each could have for itself, by allowed drop; from {len(fleet.common)} configurations "
-        f"measured on all devices. Right: its cost by device relative to the device's own best, within {drop}. "
+        f"measured on all devices. Right: its cost by device relative to the device's own best, within {within}. "
         "A factor by which all predictions of a device are off leaves its regret as it is."
     )
     return Drawing("compare-fleet", figure, points, caption)
@@ -326,12 +367,15 @@ def _draw_curve(axes: Axes, fleet: Fleet, curve: Sequence[Shared]) -> None:
     factor = tables.quality.factor
     drops = np.array([shared.drop for shared in curve])
     regrets = np.array([100 * shared.regret.max() for shared in curve])
-    end = max(USEFUL_DROPS * tables.max_drop, 1.05 * float(drops[-1])) or 1.0
+    end = max(USEFUL_DROPS * fleet.usual, 1.05 * float(drops[-1])) or 1.0
     x, y = np.append(drops, end) * factor, np.append(regrets, regrets[-1])
     axes.step(x, y, where="post", color="#0072B2", linewidth=1.2)
     axes.plot(x[:-1], y[:-1], "o", color="#0072B2", markersize=2.5)
-    axes.axvline(factor * tables.max_drop, color="#222222", linewidth=0.8, linestyle=(0, (4, 2)))
-    axes.text(factor * tables.max_drop, 1.0, " allowed", transform=axes.get_xaxis_transform(), va="bottom", fontsize=6)
+    if fleet.allowed < inf:
+        axes.axvline(factor * fleet.allowed, color="#222222", linewidth=0.8, linestyle=(0, (4, 2)))
+        axes.text(
+            factor * fleet.allowed, 1.0, " allowed", transform=axes.get_xaxis_transform(), va="bottom", fontsize=6
+        )
     axes.set_ylim(bottom=0, top=max(1.15 * float(y.max()), 1.0))
     unit = "points" if factor > 1 else tables.quality.name
     axes.set_xlabel(f"Allowed drop ({unit})")
@@ -361,12 +405,12 @@ def _draw_bars(axes: Axes, fleet: Fleet, shared: Shared) -> None:
 
 def _points(fleet: Fleet, curve: Sequence[Shared]) -> pd.DataFrame:
     """Return one row per step and device, with the largest regret of the step."""
-    allowed = fleet.best(fleet.tables.max_drop)
+    allowed = fleet.best(fleet.allowed)
     series = [("curve", shared) for shared in curve] + ([("allowed", allowed)] if allowed is not None else [])
     rows = [
         {
             "series": name,
-            "drop": shared.drop,
+            "drop": nan if shared.drop == inf else shared.drop,
             "largest_regret": float(shared.regret.max()),
             "config_id": shared.config_id,
             "bits": shared.bits,

@@ -31,7 +31,7 @@ def test_everything_is_printed_in_80_columns_and_drawn(cli, run, tmp_path, conte
         "tiny: cheapest within a drop of 1 point",
         "tiny: what binds",
         "tiny: order by latency, and whether it survives its uncertainty",
-        "tiny: one configuration for all, drop at most 1 point",
+        "tiny: one configuration for all within a drop of 1 point",
     ):
         assert title in answer.out
     written = (tmp_path / "figures" / "compare-tables.txt").read_text()

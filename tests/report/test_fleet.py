@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from hwdse.report.comparison import Asked
 from hwdse.report.drawing import style
 from hwdse.report.fleet import Fleet, draw_fleet, fleet_tables
 from hwdse.report.tables import RunTables
@@ -131,6 +132,50 @@ def test_devices_that_share_nothing_are_named(write_run):
     assert fleet.reason == "No precision of conv1 runs on all of nvidia_t4, mpic, gap9_ne16; compare fewer devices."
 
 
+def test_limits_hold_for_the_one_configuration_on_every_device(shared_run):
+    tables = RunTables.load(shared_run)
+    free = Fleet(tables, Asked(maximum={"top1_drop_measured": 0.5}))
+    before = free.best(0.5)
+    limit = float(np.nextafter(before.shared.min(), 0.0))  # just too strict for it on the fastest device
+    fleet = Fleet(tables, Asked(maximum={"latency_ms": limit, "top1_drop_measured": 0.5}))
+    measured = [tables.results[name].measured.drop_duplicates("bits").set_index("bits") for name in fleet.devices]
+    every = [b for b in measured[0].index if all(b in t.index and t.loc[b, LATENCY] <= limit for t in measured)]
+    assert fleet.common == every
+    assert before.bits not in every
+    assert fleet.allowed == 0.5
+    if not every:
+        assert "meets the limits on" in fleet.sentence
+    facts = json.loads(json.dumps(fleet.facts))
+    assert facts["limits"] == fleet.limits == f"latency_ms <= {limit:.6g}, a drop of 50 points"
+    for table in fleet_tables(fleet):
+        printed(table)
+    with style():
+        draw_fleet(fleet).figure.draw_without_rendering()
+
+
+def test_limits_that_leave_nothing_in_common_are_said(shared_run):
+    tables = RunTables.load(shared_run)
+    slowest = min(tables.results["gap9_ne16"].measured[LATENCY].min(), 1e9)
+    fleet = Fleet(tables, Asked(maximum={"latency_ms": float(np.nextafter(slowest, 0.0))}))
+    assert fleet.best(1.0) is None
+    assert fleet.sentence.startswith("One configuration for all: none. No configuration that was measured on all")
+    assert fleet.sentence.endswith(f"meets the limits on gap9_ne16 alone: {fleet.limits}.")
+    assert fleet.sentence.split("none. ")[1] in " ".join(printed(fleet_tables(fleet)[0]).split())
+    assert draw_fleet(fleet).caption == fleet.reason
+
+
+def test_a_limit_of_quality_takes_the_place_of_the_allowed_drop(shared_run):
+    tables = RunTables.load(shared_run)
+    fleet = Fleet(tables, Asked(minimum={"accuracy": 0.8}))
+    assert fleet.allowed == np.inf
+    assert fleet.facts["allowed_drop"] is None
+    shared = fleet.best(fleet.allowed)
+    assert (shared.quality >= 0.8).all()
+    assert fleet.sentence.startswith(f"One configuration for all: {shared.config_id}, within accuracy >= 0.8 at most")
+    with style():
+        assert "within accuracy >= 0.8" in draw_fleet(fleet).figure.get_suptitle().replace("\n", " ")
+
+
 def test_one_device_is_no_fleet(write_run):
     fleet = Fleet(RunTables.load(write_run(), devices=["mpic"]))
     assert fleet.best(1.0) is None
@@ -144,7 +189,7 @@ def test_a_drop_that_none_is_within_says_which_would_do(shared_run):
     expected = fleet.least_drop
     assert expected > 1e-6
     text = " ".join(printed(fleet_tables(fleet)[0]).split())
-    assert "No shared configuration is within 0.0001 points on all devices" in text
+    assert "No shared configuration is within a drop of 0.0001 points on all devices" in text
     words = text.split("drops by ")[1].split(" point")[0]
     assert expected * 100 <= float(words) < expected * 100 + 0.002
     assert fleet.best(float(words) / 100) is not None
