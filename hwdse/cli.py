@@ -276,10 +276,14 @@ def pick(
     device: DeviceOption = None,
     maximum: Annotated[list[str] | None, typer.Option("--max", help="Upper limit, such as latency_ms=33.")] = None,
     minimum: Annotated[list[str] | None, typer.Option("--min", help="Lower limit, such as accuracy=0.9.")] = None,
-    minimize: Annotated[str | None, typer.Option(help="Metric to minimise within the limits.")] = None,
+    minimize: Annotated[str | None, typer.Option(help="Metric to minimise within the limits instead.")] = None,
     json: JsonOption = False,
 ) -> None:
-    """Pick one configuration for a device under limits, or learn what stands in the way (exit code 3)."""
+    """Pick one configuration for a device under limits, or learn what stands in the way (exit code 3).
+
+    With a limit on a cost it is the best quality that meets all limits; with limits on quality alone, the lowest first
+    cost; without limits, the knee of the front.
+    """
     from hwdse.commands.answer import pick
 
     pick(run, device, maximum=maximum or [], minimum=minimum or [], minimize=minimize, as_json=json)

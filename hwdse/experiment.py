@@ -263,10 +263,11 @@ def load_experiment(path: Path) -> Experiment:
         raw = parse_toml(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"expected TOML in {path}, got a fault: {error}; correct it") from error
-    version = raw.get("schema_version")
+    version = raw.get("schema_version", SCHEMA_VERSION)
     if version != SCHEMA_VERSION or isinstance(version, bool):
-        got = "nothing" if version is None else repr(version)
-        raise InputError(f"expected schema_version = {SCHEMA_VERSION} in {path}, got {got}; change the file to that")
+        raise InputError(
+            f"expected schema_version = {SCHEMA_VERSION} in {path}, got {version!r}; change the file to that"
+        )
     try:
         return Experiment.model_validate(raw)
     except ValidationError as error:

@@ -155,7 +155,11 @@ def _show(study: Study, out: Path, picks: list[dict[str, Any]]) -> None:
             for sentence in problem.worth:
                 CONSOLE.print(sentence, markup=False)
     shared = ", ".join(f"{len(state.measured)} under {key}" for key, state in study.prepared.states.items())
-    CONSOLE.print(f"{study.meter.evaluations} evaluations in {study.meter.seconds:.0f} s ({shared})", markup=False)
+    apart = len({bits for state in study.prepared.states.values() for bits in state.measured})
+    CONSOLE.print(
+        f"{study.meter.evaluations} evaluations in {study.meter.seconds:.0f} s ({shared}): {apart} configurations",
+        markup=False,
+    )
     runnable = ", ".join(f"{name} {len(study.measured(name))}" for name in study.problems)
     CONSOLE.print(f"of these, by device that can run them: {runnable}", markup=False)
     CONSOLE.print(f"run folder: {out}", markup=False, soft_wrap=True)

@@ -16,7 +16,7 @@ from hwdse.errors import InputError
 from hwdse.hardware import HardwareProfile, load_profile, locate, profile_paths
 from hwdse.hardware import check as faults_of
 from hwdse.hardware.quantity import Quantity
-from hwdse.hardware.rate import OP_CLASSES
+from hwdse.hardware.rate import OP_CLASSES, Rate
 from hwdse.hardware.schema import Conversion, NodeTime
 
 __all__ = ["check", "show", "show_list"]
@@ -159,5 +159,5 @@ def _quantities(model: BaseModel, path: str) -> Iterator[tuple[str, Quantity]]:
         elif isinstance(value, tuple):
             for i, item in enumerate(value):
                 if isinstance(item, BaseModel):
-                    words = f" ({item.words})" if isinstance(item, Conversion | NodeTime) else ""
+                    words = f" ({item.words})" if isinstance(item, Conversion | NodeTime | Rate) else ""
                     yield from _quantities(item, f"{here}[{i}]{words}")

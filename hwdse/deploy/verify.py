@@ -193,7 +193,7 @@ def verify(
     """
     network, config, content = deployment.network, deployment.config, deployment.content
     batches = [item[0] for item in evaluation.batches]
-    progress.start("verify", 4)
+    progress.start("verify", 4 if deployment.runs_as_deployed else 2)
     agreement = compare(network, config, content, batches)
     progress.advance()
     evaluator = Evaluator(evaluation)

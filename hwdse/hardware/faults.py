@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from difflib import get_close_matches
-from typing import Any, cast, get_args
+from typing import Any, Literal, cast, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -19,6 +19,7 @@ TYPES = {
     "string_type": "text",
     "bool_type": "true or false",
     "tuple_type": "a list",
+    "list_type": "a list",
     "dict_type": "a table",
     "model_type": "a table",
     "finite_number": "a finite number",
@@ -110,7 +111,7 @@ def _sentence(fault: Mapping[str, Any], model: type[BaseModel]) -> str:
     """Return what was expected and what came."""
     sort, got, context = fault["type"], _shown(fault["input"]), fault.get("ctx", {})
     if sort == "missing":
-        return "expected a value, got nothing; add it"
+        return _missing(path_of(fault["loc"]), _annotation(model, fault["loc"]))
     if sort == "extra_forbidden":
         return f"expected no such key; {closest(str(fault['loc'][-1]), list(_keys(model, fault['loc'][:-1])))}"
     if sort == "value_error":
@@ -118,6 +119,18 @@ def _sentence(fault: Mapping[str, Any], model: type[BaseModel]) -> str:
     if sort in TYPES:
         return f"expected {TYPES[sort]}, got {got}"
     return f"expected {_bound(sort, context) or fault['msg']}, got {got}"
+
+
+def _missing(path: str, annotation: Any) -> str:
+    """Return what was expected at a path where nothing is."""
+    if get_origin(annotation) is Literal:
+        return f"expected {' or '.join(map(repr, get_args(annotation)))}, got nothing; add it"
+    section = nested_section(annotation)
+    if section is None:
+        return "expected a value, got nothing; add it"
+    needed = [field.alias or name for name, field in section.model_fields.items() if field.is_required()]
+    header = f"[[{path}]]" if get_origin(annotation) in (list, tuple) else f"[{path}]"
+    return f"expected a table {header} with {', '.join(needed) or 'its keys'}, got nothing; add it"
 
 
 def _bound(sort: str, context: Mapping[str, Any]) -> str | None:
@@ -137,6 +150,19 @@ def _bound(sort: str, context: Mapping[str, Any]) -> str | None:
             return f"text that matches {context['pattern']}"
         case _:
             return None
+
+
+def _annotation(model: type[BaseModel], location: Sequence[int | str]) -> Any:
+    """Return what the key at ``location`` is annotated with, ``None`` where it is not known."""
+    section: type[BaseModel] | None = model
+    annotation: Any = None
+    for step in location:
+        if not isinstance(step, str):
+            continue
+        field = section.model_fields.get(step) if section is not None else None
+        annotation = field.annotation if field is not None else None
+        section = nested_section(annotation)
+    return annotation
 
 
 def _keys(model: type[BaseModel], location: Sequence[int | str]) -> Iterator[str]:

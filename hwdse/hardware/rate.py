@@ -147,6 +147,12 @@ class Rate(Section):
     )
 
     @property
+    def words(self) -> str:
+        """What it is the speed of."""
+        only = [*(self.op_classes or ()), *(self.kernels or ())]
+        return ", ".join([str(self.precision), *([" ".join(only)] if only else [])])
+
+    @property
     def precision(self) -> Precision:
         """The pair of formats."""
         return Precision(parse(self.weights), parse(self.activations))

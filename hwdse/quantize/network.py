@@ -19,6 +19,7 @@ from hwdse.graph import BitConfig, Layer
 from hwdse.progress import SILENT, Progress, Remembered
 from hwdse.quantize.equalize import equalize
 from hwdse.quantize.fitted import Fitted
+from hwdse.quantize.layout import Layout
 from hwdse.quantize.observe import observe, read_points
 from hwdse.quantize.program import Program
 from hwdse.quantize.quantizer import Quantizer, activation_quantizer
@@ -385,14 +386,17 @@ class QuantizedNetwork:
         for number_format in number_formats:
             for name, rebuilt in self._rebuilt[number_format].items():
                 if rebuilt.missing:
-                    missing[sites[name].name] = rebuilt.missing
+                    missing[name] = rebuilt.missing
                 if rebuilt.is_nearest and self.recipe.weight_rounding != "nearest":
                     kept.setdefault(number_format.name, []).append(sites[name].name)
         if missing:
-            name = max(missing, key=missing.__getitem__)
+            weight = max(missing, key=missing.__getitem__)
+            site = sites[weight]
+            needed = Layout.of(site, self.program.folded[weight]).columns + 1
+            others = f"too few for {len(missing)} layers in all; " if len(missing) > 1 else ""
             progress.warn(
-                f"expected more calibration data to reconstruct weights, got {missing[name]} rows too few for {name} "
-                f"and too few for {len(missing)} layers in all; add samples"
+                f"expected {needed} rows of calibration data (samples, or positions of samples) or more to reconstruct "
+                f"the weights of {site.name}, got {needed - missing[weight]}; {others}add samples"
             )
         for text, names in kept.items():
             progress.warn(

@@ -54,6 +54,14 @@ class _Objectives(BaseModel):
     minimize: list[str] = []
 
 
+class _Limits(BaseModel):
+    """What somebody asked a pick to be."""
+
+    maximum: dict[str, float] = {}
+    minimum: dict[str, float] = {}
+    minimize: str | None = None
+
+
 class _Identity(BaseModel):
     """What the run is about, as far as a report needs it."""
 
@@ -143,6 +151,8 @@ class DeviceTables:
         The tables of those names; ``front`` may be empty.
     pick
         The chosen configuration's identifier, or ``None`` where nothing was picked.
+    asked
+        What somebody wanted of it, in words; empty where nobody said.
     note
         A caveat about the device's figures; empty where there is none.
     worth
@@ -177,6 +187,7 @@ class DeviceTables:
     measured: pd.DataFrame
     predicted: pd.DataFrame
     pick: str | None = None
+    asked: str = ""
     note: str = ""
     worth: tuple[str, ...] = ()
     infeasible: str = ""
@@ -425,13 +436,28 @@ def _check_bits(table: pd.DataFrame, layers: int, path: Path) -> None:
         )
 
 
-def _read_pick(path: Path, measured: pd.DataFrame) -> str | None:
+def _read_pick(path: Path, measured: pd.DataFrame) -> tuple[str | None, str]:
+    """Return the picked configuration and within what it was asked for, in words."""
     if not path.exists():
-        return None
+        return None, ""
     pick = read_json(path)
     if str(pick.get("config_id")) not in set(measured["config_id"]):
         raise RunFolderError(f"expected the config_id of a measured configuration in {path}, got none; pick again")
-    return str(pick["config_id"])
+    return str(pick["config_id"]), _asked_words(pick.get("asked"), path)
+
+
+def _asked_words(asked: object, path: Path) -> str:
+    """Return what somebody asked a pick to be, in words; empty where nobody did."""
+    if asked is None:
+        return ""
+    try:
+        limits = _Limits.model_validate(asked)
+    except ValidationError as error:
+        raise RunFolderError(f"expected limits under asked in {path}, got a fault; pick again") from error
+    words = [f"{name} at most {value:.6g}" for name, value in limits.maximum.items()]
+    words += [f"{name} at least {value:.6g}" for name, value in limits.minimum.items()]
+    words += [f"lowest {limits.minimize}"] if limits.minimize else []
+    return ", ".join(words) or "the knee of the front"
 
 
 def _read_resources(path: Path) -> pd.DataFrame | None:
@@ -514,12 +540,14 @@ def _read_device(
         )
     _check_bits(front, layers, folder / "front.csv")
     _check_bits(measured, layers, folder / "measured.csv")
+    pick, asked = _read_pick(folder / "pick.json", measured)
     return DeviceTables(
         device=device,
         front=front,
         measured=measured,
         predicted=predicted,
-        pick=_read_pick(folder / "pick.json", measured),
+        pick=pick,
+        asked=asked,
         infeasible=infeasible,
         resources=_read_resources(folder / "resources.csv"),
         costs=_read_costs(folder / "costs.csv"),

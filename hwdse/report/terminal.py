@@ -62,7 +62,9 @@ def front_table(tables: RunTables, device: str) -> Table:
     for row in rows:
         mark = "*" if row["picked"] else " "
         cells = [number(row[column]) for column in tables.costs.values()]
-        table.add_row(f"{mark}{short.get(row['config_id'], row['config_id'])}", *quality_cells(tables, row), *cells)
+        table.add_row(
+            f"{mark}{short.get(row['config_id'], row['config_id'])}", *quality_cells(tables, row, gap=" "), *cells
+        )
     if not rows:
         table.caption = result.emptiness
     return table
@@ -222,14 +224,13 @@ def drop_heading(tables: RunTables) -> str:
     return f"Drop\n{unit}95 % interval"
 
 
-def quality_cells(tables: RunTables, row: Mapping[str, Any]) -> list[str]:
-    """Return a configuration's quality and the interval of its drop, as text."""
+def quality_cells(tables: RunTables, row: Mapping[str, Any], *, gap: str = "\n") -> list[str]:
+    """Return a configuration's quality, and its drop with the interval after a ``gap``, as text."""
     quality = tables.quality
     value = f"{quality.factor * row[quality.column]:.2f}" if quality.factor > 1 else number(row[quality.column])
-    low, high = (quality.factor * row[f"{quality.drop}_{end}"] for end in ("low", "high"))
-    if quality.factor > 1:
-        return [value, f"{low:.2f} to {high:.2f}"]
-    return [value, f"{number(low, digits=2)} to {number(high, digits=2)}"]
+    ends = [quality.factor * row[column] for column in (quality.drop, f"{quality.drop}_low", f"{quality.drop}_high")]
+    drop, low, high = (f"{end:.2f}" if quality.factor > 1 else number(end, digits=2) for end in ends)
+    return [value, f"{drop}{gap}{low} to {high}" if gap == "\n" else f"{drop}{gap}({low} to {high})"]
 
 
 def _extreme_cell(tables: RunTables, row: Mapping[str, Any] | None, column: str) -> str:

@@ -20,7 +20,7 @@ from hwdse.evaluate.batches import check_batch
 from hwdse.evaluate.fingerprint import fingerprint, fingerprint_of_batches, fingerprint_of_network
 from hwdse.formats import Precision, Scheme
 from hwdse.hardware import HardwareProfile
-from hwdse.progress import Progress
+from hwdse.progress import Noted, Progress
 from hwdse.quantize.network import QuantizedNetwork, program_of
 from hwdse.quantize.observe import observe
 from hwdse.quantize.program import Program
@@ -132,6 +132,8 @@ class Prepared:
         What all evaluations have in common.
     reference
         Scores of full precision; ``None`` where the pool of a resumed run has them.
+    warnings
+        What the user was told meanwhile.
     """
 
     captured: Capture
@@ -142,6 +144,7 @@ class Prepared:
     evaluator: Evaluator
     identity: Identity
     reference: Scores | None
+    warnings: tuple[str, ...]
 
     @property
     def network(self) -> QuantizedNetwork:
@@ -185,6 +188,7 @@ def prepare(
     if not profiles or len({p.name for p in profiles}) != len(profiles):
         raise InputError(f"expected one device or more, each once, got {', '.join(p.name for p in profiles) or 'none'}")
     check_same_network(model, captured)
+    progress = noted = Noted(progress)
     spaces = {
         profile.name: device_space(
             captured, profile, precisions=question.precisions, fixed=question.fixed, costs=question.costs
@@ -210,10 +214,11 @@ def prepare(
     }
     evaluator = Evaluator(evaluation, clock)
     reference = _reference(evaluator, networks[profiles[0].scheme], folder)
-    losses = partial(_sensitivity, batches=batches, question=question, folder=folder, progress=progress, crew=crew)
+    losses = partial(_sensitivity, batches=batches, question=question, folder=folder, crew=crew)
     states = _states(networks, spaces, losses, loss=question.loss, profiles=profiles, progress=progress, crew=crew)
     problems = _problems(captured, profiles, spaces, states, question=question, progress=progress)
-    return Prepared(captured, program, question, problems, states, evaluator, identity, reference)
+    told = tuple(noted.sentences)
+    return Prepared(captured, program, question, problems, states, evaluator, identity, reference, told)
 
 
 def _reference(evaluator: Evaluator, network: QuantizedNetwork, folder: RunFolder | None) -> Scores | None:
@@ -269,7 +274,7 @@ def _identity(captured: Capture, batches: Sequence[Any], evaluation: Evaluation,
 def _states(
     networks: Mapping[Scheme, QuantizedNetwork],
     spaces: Mapping[str, DesignSpace],
-    losses: Callable[[QuantizedNetwork, tuple[Precision, ...]], Sensitivity],
+    losses: Callable[..., Sensitivity],
     *,
     loss: str,
     profiles: Sequence[HardwareProfile],
@@ -278,11 +283,12 @@ def _states(
 ) -> dict[str, SchemeState]:
     """Return every scheme with the sensitivity of each candidate that one of its devices may choose."""
     states = {}
-    for scheme, network in networks.items():
+    for place, (scheme, network) in enumerate(networks.items(), start=1):
+        own = Noted(progress, f" (scheme {place}/{len(networks)})") if len(networks) > 1 else progress
         chosen = [c for p in profiles if p.scheme == scheme for c in spaces[p.name].candidates]
         candidates = tuple(dict.fromkeys(chosen))
-        network.find(candidates, progress=progress, crew=crew)
-        states[scheme.key] = SchemeState(network, losses(network, candidates), loss)
+        network.find(candidates, progress=own, crew=crew)
+        states[scheme.key] = SchemeState(network, losses(network, candidates, progress=own), loss)
     return states
 
 

@@ -152,7 +152,7 @@ class Recorder:
             },
             "sources": {name: dict(p.profile.spec.sources) for name, p in prepared.problems.items()},
             "infeasible": {n: str(p.infeasible) for n, p in prepared.problems.items() if p.infeasible is not None},
-            "warnings": [sentence for p in prepared.problems.values() for sentence in p.warnings],
+            "warnings": list(prepared.warnings),
         }
         if study is not None:
             quality = study.full_precision

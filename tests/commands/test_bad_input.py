@@ -22,11 +22,22 @@ def metric(name: str) -> tuple[str, str]:
 FILE = {
     "broken": ([("[model]", "[model")], r"expected TOML in .*tiny\.toml, got a fault: .*line 5"),
     "version": ([("schema_version = 1", "schema_version = 2")], r"expected schema_version = 1 in .*, got 2; change"),
-    "no version": ([("schema_version = 1\n", "")], r"expected schema_version = 1 in .*, got nothing"),
+    "no version": ([("schema_version = 1\n", "")], r"schema_version: expected 1, got nothing; add it"),
     "true version": ([("schema_version = 1", "schema_version = true")], r"expected schema_version = 1 in .*, got True"),
     "unknown key": ([("[budget]", "[budget]\nevaluation = 3")], r"budget\.evaluation: .* did you mean evaluations\?"),
     "unknown section": ([("[budget]", "[bugdet]")], r"bugdet: expected no such key; did you mean budget\?"),
-    "missing section": ([("[objectives]\n" + MINIMIZE, "")], r"objectives: expected a value, got nothing"),
+    "no version, and more": (
+        [("schema_version = 1\n", ""), ("[objectives]\n" + MINIMIZE, "")],
+        r"2 faults:.*schema_version: expected 1, .*objectives: expected a table",
+    ),
+    "precisions without a list": (
+        [('precisions = ["W2A8", "W4A4", "W8A8"]', 'precisions = "W8A8"')],
+        r"space\.precisions: expected a list, got 'W8A8'",
+    ),
+    "missing section": (
+        [("[objectives]\n" + MINIMIZE, "")],
+        r"objectives: expected a table \[objectives\] with minimize, got nothing; add it",
+    ),
     "wrong type": (
         [("evaluations = 16", 'evaluations = "16"')],
         r"budget\.evaluations: expected a whole number, got '16'",

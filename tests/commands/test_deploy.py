@@ -130,6 +130,7 @@ def test_what_does_not_hold_is_listed(cli, run, beside):
 def test_another_chips_latency_is_not_comparable(cli, run, beside):
     answer = cli("verify", run, *beside, "--device", "mpic")
     assert answer.code == 0, answer.err
+    assert re.search(r"verify .* 2/2 ", answer.err), answer.err  # what is not looked at is no step
     assert "latency is not comparable" in answer.out
     said = json.loads((run / "mpic" / "verify.json").read_text())
     assert said["latency_ms_measured"] is None

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from hwdse.hardware import profile_paths
+from hwdse.commands.profiles import _quantities
+from hwdse.hardware import load_profile, profile_paths
 from hwdse.hardware.load import VARIABLE
 
 
@@ -42,7 +43,7 @@ def test_another_version_is_the_first_of_the_faults(text, got, cli, tmp_path):
     assert answer.code == 2
     faults = [line.partition("chip.toml: ")[2] for line in answer.err.splitlines()]
     assert faults[0] == f"schema_version: expected 1, got {got}; see the README beside the profiles"
-    assert "rates: expected a value, got nothing; add it" in faults[1:]
+    assert "rates: expected a table [[rates]] with weights, activations, got nothing; add it" in faults[1:]
     assert answer.out == f"{tmp_path / 'chip.toml'}: {len(faults)} faults\n"
 
 
@@ -102,3 +103,11 @@ def test_times_between_layers_are_shown_with_what_they_are_of(cli, tmp_path):
         assert words in answer.out
     written = json.loads(cli("profiles", "show", tmp_path / "mpic.toml", "--json").out)
     assert written["conversions"][0]["from"] == "int8"
+
+
+def test_a_rate_says_what_it_is_the_speed_of():
+    spec = load_profile("mpic").spec
+    paths = [path for path, _ in _quantities(spec, "") if path.startswith("rates[")]
+    assert paths[0] == f"rates[0] ({spec.rates[0].precision}).macs_per_cycle"
+    some = spec.rates[0].model_copy(update={"op_classes": ("conv",), "kernels": ("3x3", "1x1")})
+    assert some.words == f"{some.precision}, conv 3x3 1x1"

@@ -87,10 +87,10 @@ def test_too_few_samples_are_told(samples, missing):
     network.reconstruct([parse("int3")], progress=listener)
 
     # A covariance of 8 columns has full rank with 9 rows, one of 6 with 7.
-    layers = 1 + (samples < 7)
+    others = "too few for 2 layers in all; " if samples < 7 else ""
     assert listener.sentences[0] == (
-        f"expected more calibration data to reconstruct weights, got {missing} rows too few for first and too few for "
-        f"{layers} layers in all; add samples"
+        "expected 9 rows of calibration data (samples, or positions of samples) or more to reconstruct the weights of "
+        f"first, got {9 - missing}; {others}add samples"
     )
 
 
@@ -99,7 +99,7 @@ def test_enough_samples_are_not_talked_about():
 
     network.reconstruct([parse("int3")], progress=listener)
 
-    assert not [sentence for sentence in listener.sentences if "rows too few" in sentence]
+    assert not [sentence for sentence in listener.sentences if "rows of calibration data" in sentence]
 
 
 def ordinary():

@@ -288,8 +288,8 @@ def test_progress_is_shown_and_too_few_samples_are_told():
     assert listener.steps == 7
     # 10 samples for a head of 16 columns.
     assert listener.sentences == [
-        "expected more calibration data to reconstruct weights, got 7 rows too few for head and too few for 1 layers "
-        "in all; add samples"
+        "expected 17 rows of calibration data (samples, or positions of samples) or more to reconstruct the weights of "
+        "head, got 10; add samples"
     ]
 
 

@@ -7,7 +7,16 @@ from rich.console import Console
 
 from hwdse.report.summary import best_quality, cheapest, cheapest_within, front_hypervolume
 from hwdse.report.tables import RunTables
-from hwdse.report.terminal import compare_rows, compare_table, front_rows, front_table, pick_rows, pick_table
+from hwdse.report.terminal import (
+    compare_rows,
+    compare_table,
+    front_rows,
+    front_table,
+    pick_rows,
+    pick_table,
+    quality_cells,
+)
+from hwdse.report.words import number
 
 
 def printed(table):
@@ -93,3 +102,14 @@ def test_hypervolume_is_the_share_of_random_points_that_the_front_dominates(writ
     for point in front:
         dominated |= (point <= probes).all(axis=1)
     assert front_hypervolume(tables, device) == pytest.approx(dominated.mean(), abs=0.01)
+
+
+@pytest.mark.parametrize("quality", ["top1", "kl"])
+def test_a_drop_stands_before_its_interval(write_run, quality):
+    tables = RunTables.load(write_run(quality=quality))
+    row = pick_rows(tables)[0]
+    scale = 100 if quality == "top1" else 1
+    drop, low, high = (scale * row[f"{tables.quality.drop}{end}"] for end in ("", "_low", "_high"))
+    texts = [f"{v:.2f}" if quality == "top1" else number(v, digits=2) for v in (drop, low, high)]
+    assert quality_cells(tables, row)[1] == f"{texts[0]}\n{texts[1]} to {texts[2]}"
+    assert quality_cells(tables, row, gap=" ")[1] == f"{texts[0]} ({texts[1]} to {texts[2]})"

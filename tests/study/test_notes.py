@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 from hwdse.hardware import load_profile
 from hwdse.hardware.load import parse_profile
+from hwdse.quantize.recipe import RECIPES
 from tests.listener import Listener
 
 
@@ -50,3 +53,19 @@ def test_what_no_figure_was_published_of_widens_the_interval_of_those_that_use_i
     assert problem.uncertainty["latency_ms_predicted"] == problem.profile.uncertainty("latency_ms_predicted")
     both = max(problem.widening.values()) * problem.uncertainty["latency_ms_predicted"]
     assert f"a factor of {both:.3g} with {', '.join(problem.widening)}" in problem.note
+
+
+def test_what_is_said_about_the_calibration_is_said_once_and_kept(start, tiny, tmp_path):
+    """Two schemes reconstruct their weights from the same few samples."""
+    listener = Listener()
+    few = [batch[:2] for batch in tiny.calibration][:1]
+    devices = ["mpic", "stm32h7a3"]
+    start(
+        devices=devices, evaluations=2, calibration=few, recipe=RECIPES["gram"], progress=listener, out=tmp_path / "r"
+    )
+    (sentence,) = [text for text in listener.sentences if "rows of calibration data" in text]
+    assert sentence in json.loads((tmp_path / "r" / "resolved.json").read_text())["warnings"]
+    stages = [name for name, _ in listener.stages]
+    for place in (1, 2):
+        assert [name for name in stages if name.startswith("weights in ") and name.endswith(f" (scheme {place}/2)")]
+    assert len(stages) == len(set(stages))

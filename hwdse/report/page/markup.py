@@ -81,9 +81,9 @@ def picks(tables: RunTables) -> str:
     rows = "".join(_pick_row(tables, device, heads) for device in tables.results.values())
     return (
         '<section id="picks" aria-labelledby="picks-heading">\n<h2 id="picks-heading">One pick per chip</h2>\n'
-        f'<p class="words">Unless somebody asked for other limits, a pick is the configuration with the lowest '
-        f"{escape(first)} that loses at most {escape(within)} of quality. Small print: 95&nbsp;% intervals of what was "
-        "measured, 90&nbsp;% intervals of what is predicted.</p>\n"
+        f'<p class="words">A pick is the configuration with the lowest {escape(first)} that loses at most '
+        f"{escape(within)} of quality, unless it says what was asked for instead. Small print: 95&nbsp;% intervals of "
+        "what was measured, 90&nbsp;% intervals of what is predicted.</p>\n"
         f'<table class="picks"><thead><tr>{cells}</tr></thead>\n<tbody>{rows}</tbody></table>\n</section>'
     )
 
@@ -102,6 +102,7 @@ def _label(column: str) -> str:
 
 def _pick_row(tables: RunTables, device: DeviceTables, heads: Sequence[str]) -> str:
     title = escape(device.title) if device.title != device.device else ""
+    title += f"<br>asked for: {escape(device.asked)}" if device.asked else ""
     chip = f'<th scope="row">{dot(device.device, tables.devices)}{escape(device.device)}<small>{title}</small></th>'
     sentence = device.emptiness or ("" if device.pick is not None else "Nothing was picked.")
     if sentence:

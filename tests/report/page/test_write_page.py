@@ -97,6 +97,23 @@ def test_the_picks_are_there_without_a_script(write_run):
         assert f"{100 * row['top1_drop_measured_low']:.2f}".replace("-", "\N{MINUS SIGN}") in words
 
 
+def test_a_pick_under_limits_of_its_own_says_which(write_run):
+    run = write_run()
+    path = run / "mpic" / "pick.json"
+    pick = json.loads(path.read_text())
+    asked = {"maximum": {"latency_ms": 0.25}, "minimum": {"accuracy": 0.9}, "minimize": "<b>"}
+    path.write_text(json.dumps(pick | {"asked": asked}))
+    page = write_page(run)[0].read_text()
+    assert page.count("asked for: ") == 1
+    assert "asked for: latency_ms at most 0.25, accuracy at least 0.9, lowest &lt;b&gt;" in page
+    path.write_text(json.dumps(pick | {"asked": {"maximum": {}, "minimum": {}, "minimize": None}}))
+    assert "asked for: the knee of the front" in write_page(run)[0].read_text()
+    for damaged in ([1], {"maximum": {"latency_ms": "much"}}, {"maximum": 3}):
+        path.write_text(json.dumps(pick | {"asked": damaged}))
+        with pytest.raises(RunFolderError, match=r"expected limits under asked in .*pick\.json, got a fault"):
+            write_page(run)
+
+
 def test_names_are_text_and_never_markup(write_run):
     evil = "<img src=x onerror=alert(1)>"
     run = write_run(devices=["chip", evil.replace("/", "")], extra={"name": f"{evil}</script><script>alert(2)"})
