@@ -30,7 +30,6 @@ from hwdse.progress import Progress
 from hwdse.quantize.finetune import Settings, Tuned, finetune
 from hwdse.quantize.network import QuantizedNetwork
 from hwdse.quantize.recipe import RECIPES
-from hwdse.quantize.student import Learning
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -39,7 +38,7 @@ from reconstruction import CASES, calibrated, made  # noqa: E402 (a neighbour, f
 DRAWS = 3
 PRECISION = "W2A8"
 SECONDS = 600.0
-SETTINGS = Settings(learning=Learning(weight_rate=0.008, step_rate=0.0005), temperature=2.0, passes=16)
+SETTINGS = Settings(temperature=2.0, passes=12)
 
 Floats = NDArray[np.floating]
 

@@ -324,7 +324,7 @@ def finetune(
     temperature: Annotated[float, typer.Option(help="Of kl.")] = 4.0,
     weight_rate: Annotated[
         float, typer.Option(help="Learning rate of weights, in steps; 0 keeps their codes.")
-    ] = 0.004,
+    ] = 0.002,
     activations: Annotated[str, typer.Option(help="Ranges of activations: learned, ema or kept.")] = "learned",
     quantiles: Annotated[
         bool, typer.Option("--quantiles", help="Learned codebooks begin anew, with quantiles of either sign.")

@@ -115,8 +115,10 @@ class HardwareProfile:
         seen = {"fitted": "that the fit saw", "unfitted": "that nothing was fitted to"}.get(
             accuracy.basis, "each predicted from the others"
         )
-        counted = f"{accuracy.rows.value} published latencies of {accuracy.networks.value} networks"
-        return f"{interval}, from {counted} {seen}"
+        counts = ((accuracy.rows.value, "published latenc", "y", "ies"), (accuracy.networks.value, "network", "", "s"))
+        counted = " of ".join(f"{count} {noun}{one if count == 1 else many}" for count, noun, one, many in counts)
+        closer = "" if self.has_measured_table else "where it could be checked it is closer, "
+        return f"{closer}{interval}, from {counted} {seen}"
 
     def claims_for(self, macs: int) -> bool:
         """Return whether the claim of accuracy is about networks of ``macs`` MACs.

@@ -47,8 +47,8 @@ class Learning:
         If a rate is negative or not finite, or another value is outside of its range.
     """
 
-    weight_rate: float = 0.004
-    step_rate: float = 0.001
+    weight_rate: float = 0.002
+    step_rate: float = 0.0002
     bias_rate: float = 0.001
     activation_rate: float = 0.001
     reach: float = 0.0

@@ -105,8 +105,8 @@ class Trainer:
 
     Attributes
     ----------
-    step, total
-        Steps done, and steps planned.
+    step, planned, total
+        Steps done, steps of all passes, and those that time is likely to allow.
     checks
         Looks at the held-back samples so far.
     best
@@ -132,7 +132,7 @@ class Trainer:
         self.before, self.began = 0.0, clock()
         self.step = 0
         self.per_pass = -(-len(kept) // settings.batch)
-        self.total = settings.passes * self.per_pass
+        self.planned = self.total = settings.passes * self.per_pass
         self.checks: list[Check] = []
         self.best: dict[str, Any] | None = None
         groups = student.groups()
@@ -194,7 +194,7 @@ class Trainer:
                 first = False
         if self.best is not None:
             self.student.load(self.best)
-        within = self.total == self.settings.passes * self.per_pass
+        within = self.total == self.planned
         return ended or ("all passes are done" if within else "the time is over")
 
     def _train(self) -> float:
@@ -233,7 +233,7 @@ class Trainer:
             self.best = self.student.state()
         self.checks.append(Check(self.step, loss))
         fits = int((self.seconds - self.spent) / (self.spent / self.step))
-        self.total = min(self.total, self.step + max(fits, 0))
+        self.total = min(self.planned, self.step + max(fits, 0))  # more again, if the machine got faster
         return ""
 
     def _held_loss(self) -> float:

@@ -49,7 +49,10 @@ def test_uncertainty_is_by_column() -> None:
 def test_the_claim_in_words(basis: str, words: str) -> None:
     accuracy = claim(rows=figure(7), networks=figure(3)) | {"basis": basis}
     profile = parse_profile(processor(rates=RATES, accuracy=accuracy))
-    assert profile.accuracy_claim == f"90 % interval: a factor of 1.5 either way, {words}"
+    assert (
+        profile.accuracy_claim
+        == f"where it could be checked it is closer, 90 % interval: a factor of 1.5 either way, {words}"
+    )
     assert profile.accuracy_note.endswith(f"its figures come from a closed form; {profile.accuracy_claim}")
 
 

@@ -250,6 +250,22 @@ def test_time_ends_it():
     assert 10 < tuned.checks[-1].step < 60
 
 
+def test_a_slow_beginning_costs_no_steps_that_there_is_time_for():
+    class Warming(Ticking):
+        """Four slow seconds at first, then a hundredth of one at a time."""
+
+        def __call__(self) -> float:
+            self.now += 1.0 if self.now < 4.0 else 0.01
+            return self.now
+
+    network = network_of("mlp")
+    settings = replace(SETTINGS, passes=10)
+    tuned = finetune(network, config_of(network, "W4A8"), data("mlp", 8), settings, seconds=8.0, clock=Warming())
+    assert tuned.ended == "all passes are done"
+    whole = finetune(network, config_of(network, "W4A8"), data("mlp", 8), settings, seconds=1e6)
+    assert tuned.checks[-1].step == whole.checks[-1].step
+
+
 def test_bad_input_is_one_sentence():
     network = network_of("mlp")
     config = config_of(network, "W4A8")
