@@ -27,7 +27,7 @@ from hwdse.report.drawing import (
 )
 from hwdse.report.summary import best_quality, cheapest_within, scaled_objectives
 from hwdse.report.tables import DeviceTables, RunTables
-from hwdse.report.words import drop_text, elide, number, precision_counts, quality_text, split_column
+from hwdse.report.words import counted, drop_text, elide, number, precision_counts, quality_text, split_column
 
 __all__ = ["chosen_row", "draw_bits"]
 
@@ -104,7 +104,7 @@ def draw_bits(tables: RunTables, name: str, *, width: float = DOUBLE_INCHES) -> 
     _draw_share(lowest, points["weight_share"].to_numpy(float), "Weights\n(%)", look)
     _name_layers(lowest, points["layer"].tolist(), width=width)
     figure.align_ylabels()
-    head(figure, f"{heading}: {why}", _costs(tables, device, row))
+    head(figure, f"{heading}: {why}", _costs(tables, row), *([device.caveat] if device.note else []))
     table = points.dropna(axis="columns", how="all")
     for _, other in others.iterrows():
         table[f"precision_{other['config_id']}"] = other["bits"].split()
@@ -112,7 +112,7 @@ def draw_bits(tables: RunTables, name: str, *, width: float = DOUBLE_INCHES) -> 
     sentences = [
         f"Bits per layer of configuration {row['config_id']} of {heading} ({why}), seed {tables.seed}: "
         f"{precision_counts(row['bits'])}.",
-        f"Then {len(others)} others on the front." if len(others) else "",
+        f"Then {counted(len(others), 'other')} on the front." if len(others) else "",
         f"Sensitivity: {harm} with that layer's group alone quantized, measured on n = {_samples(tables)} samples."
         if has_harm
         else "",
@@ -190,14 +190,14 @@ def _samples(tables: RunTables) -> str:
     return f"{low}" if low == high else f"{low} to {high}"
 
 
-def _costs(tables: RunTables, device: DeviceTables, row: pd.Series) -> str:
+def _costs(tables: RunTables, row: pd.Series) -> str:
     """Return one line with the configuration's quality and costs, each with its tier."""
     quality = tables.quality
     parts = [f"{split_column(quality.column)[0]} {quality_text(quality.name, row[quality.column])}"]
     for column in tables.costs.values():
         words, unit, tier = split_column(column)
         parts.append(" ".join(filter(None, (words.lower(), number(row[column]), unit, tier and f"({tier})"))))
-    return ", ".join(parts) + (f"; {device.caveat}" if device.note else "")
+    return ", ".join(parts)
 
 
 def _points(tables: RunTables, device: DeviceTables, bits: str) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from math import ceil
 
 import numpy as np
@@ -14,6 +15,8 @@ from hwdse.formats import Precision
 from hwdse.report.drawing import (
     DOUBLE_INCHES,
     INK,
+    SINGLE_INCHES,
+    TITLE_CHARACTERS_PER_INCH,
     Drawing,
     columns_for,
     head,
@@ -31,36 +34,46 @@ from hwdse.report.words import axis_label, quality_text, split_column
 
 __all__ = ["draw_devices", "relative_cost"]
 
-PANELS_PER_ROW = 4
+PANELS_PER_ROW, SINGLE_PANELS_PER_ROW = 4, 2
 LEGEND_COLUMNS = 5
 LEGEND_ROW_INCHES = 0.14
 NAME_INCHES = 2.0
 """Width that the names of devices beside the lowest panel may take."""
 
 
-def draw_devices(tables: RunTables) -> Drawing:
-    """Return the figure that compares the fronts of all loaded devices on the same axis of quality."""
+def draw_devices(tables: RunTables, *, width: float = DOUBLE_INCHES) -> Drawing:
+    """Return the figure that compares the fronts of all loaded devices on the same axis of quality.
+
+    Parameters
+    ----------
+    tables
+        Of the run.
+    width
+        Of the figure in inches; what stands side by side in two columns stands one below the other in one.
+    """
     present = [device for device in tables.results.values() if not device.emptiness]
     if not present:
         sentence = " ".join(device.emptiness for device in tables.results.values())
         return Drawing("devices", sentence_figure(sentence, tables.name), _points(tables), sentence)
     window = _common_window(tables, present)
     devices = list(tables.results.values())
-    rows = ceil(len(devices) / PANELS_PER_ROW)
+    is_single = width <= SINGLE_INCHES
+    rows = ceil(len(devices) / (SINGLE_PANELS_PER_ROW if is_single else PANELS_PER_ROW))
     columns = ceil(len(devices) / rows)
     strip = 0.35 + 0.13 * len(present)
-    heights = (1.7 * rows, 2.2, 1.8 + strip)
+    stacked = is_single and tables.cost_like("size") is not None
+    heights = (1.7 * rows, 2.2 * (1 + stacked), 1.8 + strip)
     handles = {device.device: _handle(tables, device.device) for device in present}
     if tables.reference is not None and shows_reference(tables, window):
         words = f"full precision ({quality_text(tables.quality.name, tables.reference)})"
         handles[words] = Line2D([], [], color=INK, linewidth=0.8, linestyle=(0, (4, 2)))
-    names = short_names(list(handles), width=DOUBLE_INCHES)
-    legend_columns = min(LEGEND_COLUMNS, columns_for(names, width=DOUBLE_INCHES))
+    names = short_names(list(handles), width=width)
+    legend_columns = min(LEGEND_COLUMNS, columns_for(names, width=width))
     legend = LEGEND_ROW_INCHES * ceil(len(names) / legend_columns)
-    figure = new_figure(DOUBLE_INCHES, 0.5 + sum(heights) + legend)
+    figure = new_figure(width, 0.5 + sum(heights) + legend)
     upper, middle, lower = figure.subfigures(3, 1, squeeze=False, height_ratios=heights).flat
-    _draw_multiples(upper, tables, devices, window, columns=columns, rows=rows)
-    _draw_overlays(middle, tables, present, window)
+    _draw_multiples(upper, tables, devices, window, columns=columns, rows=rows, width=width)
+    _draw_overlays(middle, tables, present, window, stacked=stacked)
     _draw_together(lower, tables, present, window, strip=strip)
     title = _hidden_note(tables, present, window) or None
     figure.legend(list(handles.values()), names, loc="outside lower center", ncols=legend_columns, title=title)
@@ -95,14 +108,15 @@ def _common_window(tables: RunTables, present: list[DeviceTables]) -> Window:
 
 
 def _draw_multiples(
-    figure: SubFigure, tables: RunTables, devices: list[DeviceTables], window: Window, *, columns: int, rows: int
-) -> None:
+    figure: SubFigure, tables: RunTables, devices: list[DeviceTables], window: Window, *, columns: int, rows: int,
+    width: float,
+) -> None:  # fmt: skip
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for axes in grid.flat[len(devices) :]:
         axes.remove()
     for axes, device in zip(grid.flat, devices, strict=False):
         lines = [device.device, *([f"({device.caveat})"] if device.note else [])]
-        axes.set_title("\n".join(short_names(lines, width=DOUBLE_INCHES / columns)))
+        axes.set_title("\n".join(short_names(lines, width=width / columns)))
         axes.set_xlabel(axis_label(tables.main_cost))
         draw_reference(axes, tables, window, named=False)
         if device.emptiness:
@@ -115,15 +129,19 @@ def _draw_multiples(
     figure.supylabel(tables.quality.label, fontsize=7)
 
 
-def _draw_overlays(figure: SubFigure, tables: RunTables, present: list[DeviceTables], window: Window) -> None:
+def _draw_overlays(
+    figure: SubFigure, tables: RunTables, present: list[DeviceTables], window: Window, *, stacked: bool
+) -> None:
     """Draw all fronts on one axis of relative cost and, where size is an objective, on one axis of size."""
     size = tables.cost_like("size")
-    panels = figure.subplots(1, 2 if size else 1, sharey=True, squeeze=False)[0]
+    shape = (2, 1) if stacked else (1, 2 if size else 1)
+    panels = figure.subplots(*shape, sharey=True, squeeze=False).ravel()
     relative = {device.device: relative_cost(device, tables.main_cost) for device in present}
     words = sorted({reference for _, reference in relative.values()})
     cost, _, tier = split_column(tables.main_cost)
     panels[0].set_xlabel(f"{cost} relative to {' or '.join(words)}" + (f" ({tier})" if tier else ""))
-    panels[0].set_ylabel(tables.quality.label)
+    for axes in panels if stacked else panels[:1]:
+        axes.set_ylabel(tables.quality.label)
     columns = [{name: values for name, (values, _) in relative.items()}]
     if size:
         columns.append({device.device: device.front[size] for device in present})
@@ -162,7 +180,9 @@ def _draw_together(
     thin_ticks(below, decades=float(np.log10(high / low)))
     margin = (high / low) ** 0.03
     below.set_xlim(low / margin, high * margin)
-    below.set_xlabel(f"{axis_label(main)}\nbars: 90 % interval of the prediction around the middle of each front")
+    words = "bars: 90 % interval of the prediction around the middle of each front"
+    most = int(TITLE_CHARACTERS_PER_INCH * 0.8 * figure.figure.get_figwidth())
+    below.set_xlabel("\n".join([axis_label(main), *textwrap.wrap(words, most)]))
 
 
 def _drawn(tables: RunTables, device: DeviceTables, cost: pd.Series, window: Window) -> pd.Series:

@@ -32,7 +32,7 @@ from hwdse.report.drawing import (
 )
 from hwdse.report.placement import place_labels
 from hwdse.report.tables import DeviceTables, RunTables
-from hwdse.report.words import axis_label, quality_text, span_text
+from hwdse.report.words import axis_label, counted, quality_text, span_text
 
 __all__ = ["Window", "draw_pareto", "draw_reference", "hidden_note", "shows_reference", "staircase", "window_of"]
 
@@ -295,9 +295,9 @@ def _legend(figure: Figure, tables: RunTables, device: DeviceTables, columns: in
         handles[f"within noise of the front (n = {near})"] = Line2D(
             [], [], ls="", marker=look.marker, markersize=3.4, mfc="white", mec=look.colour, mew=0.5
         )
-    handles[f"measured, others (n = {len(device.measured) - len(device.front) - near})"] = Line2D(
-        [], [], ls="", marker="x", markersize=3, mew=0.6, color=MEASURED
-    )
+    if others := len(device.measured) - len(device.front) - near:
+        cross = Line2D([], [], ls="", marker="x", markersize=3, mew=0.6, color=MEASURED)
+        handles[f"measured, others (n = {others})"] = cross
     if cloud:
         handles[f"predicted (n = {cloud})"] = Line2D([], [], ls="", marker=".", markersize=4, color="#BBBBBB")
     if (device.measured["uniform"] != "").any():
@@ -333,7 +333,7 @@ def _caption(tables: RunTables, device: DeviceTables, window: Window, note: str)
         f"Costs against {axis_label(quality.column)} of {tables.name} on {device.device}, seed {tables.seed}.",
         f"Front: {len(device.front)} non-dominated of {len(device.measured)} measured configurations "
         f"(n = {device.samples} samples each). Bars: 95 % intervals, thick ones paired with full precision.",
-        f"Grey: {predicted} configurations, predicted."
+        f"Grey: {counted(predicted, 'configuration')}, predicted."
         if predicted
         else "No predicted quality was given, so no cloud is drawn.",
         "" if tables.reference is None or shows_reference(tables, window) else OFF_AXIS,

@@ -13,6 +13,7 @@ from hwdse.report.drawing import (
     DOUBLE_INCHES,
     INK,
     MEASURED,
+    SINGLE_INCHES,
     Drawing,
     head,
     look_of,
@@ -28,12 +29,22 @@ from hwdse.report.words import axis_label
 
 __all__ = ["draw_scatter"]
 
-PANEL_INCHES = 1.55
+PANEL_INCHES, SINGLE_PANEL_INCHES = 1.55, 0.95
+SMALLEST_POINTS = 5.5
+TITLE_LINE_INCHES = 0.14
 MARGIN = 0.07
 
 
-def draw_scatter(tables: RunTables, name: str) -> Drawing:
-    """Return the scatter matrix of the device ``name``: a panel for every pair of its objectives."""
+def draw_scatter(tables: RunTables, name: str, *, width: float = DOUBLE_INCHES) -> Drawing:
+    """Return the scatter matrix of the device ``name``: a panel for every pair of its objectives.
+
+    Parameters
+    ----------
+    tables, name
+        Of the run, and of the device.
+    width
+        Of the figure in inches.
+    """
     device = tables.results[name]
     file_name, title = f"scatter-{name}", f"{tables.title_of(name)}: every pair of objectives"
     table = _points(tables, device)
@@ -41,7 +52,8 @@ def draw_scatter(tables: RunTables, name: str) -> Drawing:
         return Drawing(file_name, sentence_figure(device.emptiness, title), table, device.emptiness)
     columns = tables.objectives
     count = len(columns) - 1
-    figure = new_figure(DOUBLE_INCHES, 0.45 + PANEL_INCHES * max(count, 1))
+    is_single = width <= SINGLE_INCHES
+    figure = new_figure(width, 0.45 + (SINGLE_PANEL_INCHES if is_single else PANEL_INCHES) * max(count, 1))
     grid = figure.subplots(count, count, sharex="col", sharey="row", squeeze=False)
     for row in range(count):
         for place in range(count):
@@ -50,16 +62,21 @@ def draw_scatter(tables: RunTables, name: str) -> Drawing:
             else:
                 _draw_pair(grid[row, place], tables, device, columns[place], columns[row + 1])
     for place in range(count):
-        _fit(grid[-1, place], "x", table[columns[place]])
+        _fit(grid[-1, place], "x", table[columns[place]], ticks=2 if is_single else 4)
         grid[-1, place].set_xlabel(_label(columns[place]))
         if place < count - 1:
-            _fit(grid[place, 0], "y", table[columns[place + 1]])
+            _fit(grid[place, 0], "y", table[columns[place + 1]], ticks=3 if is_single else 4)
         grid[place, 0].set_ylabel(_label(columns[place + 1]))
     window = window_of(tables, device.front, device.measured)
     for axes in grid[-1]:
         if window.log:
             set_log(axes, "y")
         axes.set_ylim(tables.quality.factor * window.worst, tables.quality.factor * window.best)
+    if is_single:
+        for axes in figure.axes:
+            axes.tick_params(labelsize=SMALLEST_POINTS)
+            for label in (axes.xaxis.label, axes.yaxis.label):
+                label.set_fontsize(SMALLEST_POINTS)
     figure.align_labels()
     head(figure, title)
     _legend(figure, tables, device)
@@ -75,7 +92,7 @@ def _shown(tables: RunTables, values: pd.Series, column: str) -> pd.Series:
     return values * (tables.quality.factor if column == tables.quality.column else 1.0)
 
 
-def _fit(axes: Axes, which: str, values: pd.Series) -> None:
+def _fit(axes: Axes, which: str, values: pd.Series, *, ticks: int) -> None:
     """Fit an axis around all values, logarithmic where they span a decade."""
     low, high = float(values.min()), float(values.max())
     if spans_decade(values.to_numpy(float)):
@@ -87,7 +104,7 @@ def _fit(axes: Axes, which: str, values: pd.Series) -> None:
         return
     margin = MARGIN * (high - low) or 0.01 * abs(high) or 1.0
     axes.set(**{f"{which}lim": (low - margin, high + margin)})
-    (axes.xaxis if which == "x" else axes.yaxis).set_major_locator(MaxNLocator(4))
+    (axes.xaxis if which == "x" else axes.yaxis).set_major_locator(MaxNLocator(ticks))
 
 
 def _draw_pair(axes: Axes, tables: RunTables, device: DeviceTables, x: str, y: str) -> None:
@@ -109,13 +126,14 @@ def _legend(figure: Figure, tables: RunTables, device: DeviceTables) -> None:
         f"measured front (n = {front})": Line2D(
             [], [], ls="", marker=look.marker, color=look.colour, mec="white", mew=0.4
         ),
-        f"measured, others (n = {len(device.measured) - front})": Line2D(
-            [], [], ls="", marker="x", markersize=3, mew=0.6, color=MEASURED
-        ),
     }
+    if others := len(device.measured) - front:
+        cross = Line2D([], [], ls="", marker="x", markersize=3, mew=0.6, color=MEASURED)
+        handles[f"measured, others (n = {others})"] = cross
     if device.pick is not None:
         handles["picked"] = Line2D([], [], ls="", marker="o", markersize=7, mfc="none", mec=INK, mew=1.2)
-    bottom = 1 - 0.3 / figure.get_figheight()
+    title_inches = 0.3 + TITLE_LINE_INCHES * figure.get_suptitle().count("\n")
+    bottom = 1 - title_inches / figure.get_figheight()
     figure.legend(list(handles.values()), list(handles), loc="upper right", bbox_to_anchor=(0.99, bottom))
 
 

@@ -11,6 +11,7 @@ from hwdse.units import UNITS
 __all__ = [
     "PERCENT",
     "axis_label",
+    "counted",
     "drop_text",
     "elide",
     "lower_first",
@@ -77,6 +78,15 @@ def number(value: float, *, digits: int = 3) -> str:
     if not 1e-3 <= abs(value) < 1e5:
         return f"{value:.{digits}g}"
     return f"{value:.{max(digits - 1 - floor(log10(abs(value))), 0)}f}"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    >>> counted(1, "configuration"), counted(1200, "other")
+    ('1 configuration', '1,200 others')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def span_text(values: Iterable[float]) -> str:

@@ -91,8 +91,8 @@ def _figures(tables: RunTables, inches: float, *, every: bool) -> list[Callable[
             figures += [partial(draw, tables, name, width=inches) for draw in (draw_parallel, draw_predicted)]
             figures.append(partial(draw_roofline, tables, name, width=inches))
             if len(tables.costs) >= FEWEST_COSTS:
-                figures.append(partial(draw_scatter, tables, name))
-    figures.append(partial(draw_devices, tables))
+                figures.append(partial(draw_scatter, tables, name, width=inches))
+    figures.append(partial(draw_devices, tables, width=inches))
     if every:
         figures.append(partial(draw_attainment, tables, width=inches))
     return figures

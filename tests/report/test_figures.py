@@ -58,9 +58,8 @@ class Listener:
 def figures_of(tables: RunTables, width: float) -> list[Callable[[], Drawing]]:
     """Return what draws each figure of a run's first device and those of the whole run."""
     name = next(iter(tables.results))
-    drawn = [partial(draw, tables, name, width=width) for draw in PER_DEVICE]
-    return [*drawn, partial(draw_scatter, tables, name), partial(draw_devices, tables),
-            partial(draw_attainment, tables, width=width)]  # fmt: skip
+    drawn = [partial(draw, tables, name, width=width) for draw in (*PER_DEVICE, draw_scatter)]
+    return [*drawn, *(partial(draw, tables, width=width) for draw in (draw_devices, draw_attainment))]
 
 
 def test_every_figure_is_written_with_numbers_and_caption(write_run):
@@ -87,12 +86,18 @@ def test_every_figure_is_written_with_numbers_and_caption(write_run):
     assert {path.name: path.read_bytes() for path in write_report(run, every=True)} == before
 
 
-def test_a_single_column_is_3_5_inches_wide(write_run):
-    tables = RunTables.load(write_run(devices=MPIC, evidence=True))
-    for draw in figures_of(tables, SINGLE_INCHES):
-        drawing = draw()
-        needs_two = drawing.name.startswith(("scatter", "devices"))
-        assert drawing.figure.get_figwidth() == (DOUBLE_INCHES if needs_two else SINGLE_INCHES), drawing.name
+@pytest.mark.parametrize("devices", [MPIC, ("nvidia_t4", "mpic", "stm32h7a3")])
+def test_a_single_column_is_3_5_inches_wide(write_run, devices):
+    tables = RunTables.load(write_run(devices=devices, evidence=True))
+    with style():
+        for draw in figures_of(tables, SINGLE_INCHES):
+            drawing = draw()
+            assert drawing.figure.get_figwidth() == SINGLE_INCHES, drawing.name
+            drawing.figure.draw_without_rendering()
+            labels = [label for axes in drawing.figure.axes for label in (axes.xaxis.label, axes.yaxis.label)]
+            for box in (label.get_window_extent() for label in labels if label.get_text()):
+                assert box.x0 >= 0.0, drawing.name
+                assert box.x1 <= drawing.figure.bbox.x1, drawing.name
 
 
 @pytest.mark.parametrize("objectives", [2, 3, 4])
