@@ -190,8 +190,9 @@ class Fleet:
             return ""
         if self._are_shared:
             none = [name for name, table in self._measured.items() if table.empty]
-            where = f"on {', '.join(none)} alone" if none else "on each of them"
-            return f"No configuration that was measured on all devices meets the limits {where}: {self.limits}."
+            if none:
+                return f"{', '.join(none)} {'has' if len(none) == 1 else 'have'} none within {self.limits}."
+            return f"No configuration that was measured on all devices is within {self.limits} on each of them."
         bound = self._nothing_in_common()
         if bound:
             return f"No precision of {bound} runs on all of {', '.join(self.devices)}; compare fewer devices."
