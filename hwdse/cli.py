@@ -8,13 +8,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from hwdse.commands.panels import CHOOSE, DEPLOY, DEVICES, EXPLORE, SHOW, Panels, complete_device
-from hwdse.commands.screen import fail
+from hwdse.commands.screen import CONSOLE, fail
 from hwdse.errors import HwdseError
 
 __all__ = ["app", "main"]
@@ -63,6 +64,22 @@ def interruptible(sentence: str) -> Iterator[None]:
     except KeyboardInterrupt:
         fail(sentence)
         raise typer.Exit(INTERRUPTED) from None
+
+
+def _say_version(wanted: bool) -> None:
+    """Print the version and end."""
+    if wanted:
+        typer.echo(f"hwdse {version('hwdse')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _hwdse(
+    version_wanted: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_say_version, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
 
 
 @profiles_app.command("list")
@@ -334,7 +351,10 @@ def finetune(
     experiment: BesideOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Train weights, steps and biases of a configuration without labels; calls the factories that the run names."""
+    """Train weights, steps and biases of a configuration without labels; calls the factories that the run names.
+
+    It begins with what `hwdse refine` found for the configuration, if it did, and what it finds takes that one's place.
+    """
     with interruptible("interrupted; go on with --resume from the last look at the held-back samples"):
         from hwdse.commands.finetune import Options, finetune_run
         from hwdse.quantize.student import Learning
@@ -454,10 +474,20 @@ app.add_typer(profiles_app, name="profiles", rich_help_panel=DEVICES)
 def main() -> None:
     """Run the command line; what a user can mend is one sentence, never a traceback."""
     try:
-        app()
+        sys.exit(app(prog_name="hwdse", standalone_mode=False) or 0)
     except HwdseError as error:
         fail(str(error))
         sys.exit(error.exit_code)
     except OSError as error:
         fail(f"expected to read or write {error.filename or 'a file'}, got: {error.strerror or error}")
+        sys.exit(2)
+    except Exception as error:
+        context, words = getattr(error, "ctx", None), getattr(error, "format_message", None)
+        if context is None or words is None:
+            raise
+        # A wrong line: the library would print how to use the verb, and in a second block what is wrong.
+        if "NoArgs" in type(error).__name__:
+            CONSOLE.print(words(), markup=False, soft_wrap=True)
+        else:
+            fail(f"{words().rstrip('.')}; {context.command_path} --help lists what there is")
         sys.exit(2)

@@ -17,6 +17,7 @@ from hwdse.evaluate.metrics import METRICS, Evaluation, evaluation_of
 from hwdse.factories import call_factory, load_factory
 from hwdse.files import parse_toml
 from hwdse.formats import Precision
+from hwdse.front import SHARES
 from hwdse.hardware.faults import sentences
 from hwdse.plugins import plugin_names
 from hwdse.quantize.recipe import DEFAULT_RECIPE, OUTPUT, Recipe
@@ -224,6 +225,16 @@ class Experiment(_Section):
     def _unique_devices(self) -> Experiment:
         if len(set(self.devices)) != len(self.devices):
             raise ValueError(f"expected each device once, got {', '.join(self.devices)}")
+        return self
+
+    @model_validator(mode="after")
+    def _allows_less_than_everything(self) -> Experiment:
+        drop = self.pick.max_drop
+        if drop >= 1.0 and self.data.metric in SHARES:
+            raise ValueError(
+                f"pick.max_drop: expected a share below 1, where 0.01 is a point, got {drop:g}; did you mean "
+                f"{drop / 100:g}?"
+            )
         return self
 
 

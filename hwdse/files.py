@@ -247,10 +247,10 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         value = parse_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
+        got = f"the file {path.parent}" if path.parent.is_file() else f"none in {path.parent}"
         raise RunFolderError(
-            f"expected a run folder with {path.name}, got none in {path.parent}; name another folder, or explore to "
-            "make one"
+            f"expected a run folder with {path.name}, got {got}; name another folder, or explore to make one"
         ) from error
     except (OSError, ValueError) as error:
         raise RunFolderError(

@@ -15,6 +15,7 @@ from hwdse.formats import Precision
 from hwdse.graph import BitConfig
 from hwdse.infeasible import Infeasible, Limit, Reason, explain
 from hwdse.pareto import knee
+from hwdse.units import TIERS
 
 __all__ = ["SHARES", "Front", "Objective"]
 
@@ -159,6 +160,10 @@ class Front:
         """
         limits = self._limits(maximum or {}, minimum or {})
         target = self._metric(minimize) if minimize is not None else None
+        if target is not None and target.maximize:
+            raise InputError(
+                f"expected a cost to minimise, got {minimize}, of which more is better; name another metric"
+            )
         if len(self.table) == 0:
             return Infeasible(Reason.EMPTY, levers=("measure at least one configuration: raise the budget",))
         met = self._met(limits)
@@ -171,6 +176,16 @@ class Front:
         keys = [self._losses(objective) for objective in reversed(order)]
         ranked = np.lexsort(keys)
         return int(ranked[met[ranked]][0])
+
+    def column(self, name: str) -> str:
+        """Return the column of a metric, which may be called by its objective, its column, or that without its tier.
+
+        Raises
+        ------
+        InputError
+            If it is unknown.
+        """
+        return self._metric(name).column
 
     def meets(
         self, *, maximum: Mapping[str, float] | None = None, minimum: Mapping[str, float] | None = None
@@ -205,7 +220,7 @@ class Front:
 
     def _preference(self, limits: list[Limit], target: Objective | None) -> list[Objective]:
         """Return the objectives in the order in which a row is chosen: the first decides, the others break ties."""
-        quality_columns = {quality.column for quality in self.qualities}
+        quality_columns = {c for quality in self.qualities for c in (quality.column, _drop_of(quality.column))}
         cost_limited = any(_without_interval(limit.column) not in quality_columns for limit in limits)
         if target is not None:
             order = [target, *self.qualities, *self.costs]
@@ -227,6 +242,11 @@ class Front:
             raise InputError(f"expected a finite number as the limit of {name}, got {value!r}")
         if round(value, 6) > 1.0 and metric.column.removesuffix("_measured") in SHARES:
             raise InputError(f"expected {name} as a share from 0 to 1, got {value:g}; did you mean {value / 100:g}?")
+        if value >= 1.0 and metric.column in map(_drop_of, SHARES):
+            raise InputError(
+                f"expected {name} as a share below 1, where 0.01 is a point, got {value:g}; did you mean "
+                f"{value / 100:g}?"
+            )
         return Limit(name=name, column=metric.column, sign=sign, value=float(value))
 
     def _metric(self, name: str) -> Objective:
@@ -235,6 +255,7 @@ class Front:
             if name in (objective.name, objective.column):
                 return objective
         known = [c for c in self.table.columns if pd.api.types.is_numeric_dtype(self.table[c]) and c not in KEY_COLUMNS]
+        name = next((c for c in (name, *(f"{name}_{tier}" for tier in TIERS)) if c in known), name)
         if name in known:
             raised = {o.column for o in self.objectives if o.maximize}
             return Objective(name, name, _without_interval(name) in raised)
@@ -251,6 +272,15 @@ class Front:
         """Return an objective's values, minimised, ``(rows,)``."""
         values = self._values(objective.column)
         return -values if objective.maximize else values
+
+
+def _drop_of(column: str) -> str:
+    """Return the column of the drop of a measured quality.
+
+    >>> _drop_of("top1_measured")
+    'top1_drop_measured'
+    """
+    return f"{column.removesuffix('_measured')}_drop_measured"
 
 
 def _without_interval(column: str) -> str:

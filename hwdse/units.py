@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import ROUND_HALF_EVEN, Context
 
-__all__ = ["UNITS", "beside", "rounded", "with_unit"]
+__all__ = ["TIERS", "UNITS", "beside", "rounded", "with_unit"]
 
 UNITS = {
     "db": "dB",
@@ -19,6 +19,9 @@ UNITS = {
     "us": "µs",
 }
 """How to write the unit that a name ends in."""
+
+TIERS = ("predicted", "measured")
+"""What the name of a figure ends in where it was not counted."""
 
 FEWEST, MOST = 4, 17
 """Significant digits: of a rounded number, and what any double can be told apart by."""

@@ -260,3 +260,41 @@ def test_an_accuracy_in_percent_is_refused():
     with pytest.raises(InputError, match=r"expected accuracy as a share from 0 to 1, got 98; did you mean 0\.98\?"):
         make_front().pick(accuracy=98)
     assert isinstance(make_front().pick(accuracy=1.0), Infeasible)
+
+
+def with_drops():
+    front = make_front()
+    return make_front(table=front.table.assign(top1_drop_measured=0.92 - front.table["top1_measured"]))
+
+
+def test_a_column_may_be_called_without_its_tier():
+    assert picked(make_front(), energy_mj=3.0) == picked(make_front(), energy_mj_predicted=3.0)
+    assert make_front().column("energy_mj") == "energy_mj_predicted"
+    assert make_front().pick(minimize="energy_mj").bits == "W2A8 W2A8"
+
+
+def test_a_limit_on_the_drop_is_one_on_quality():
+    assert picked(with_drops(), top1_drop_measured=0.08) == picked(with_drops(), accuracy=0.85) == "W4A8 W4A8"
+
+
+@pytest.mark.parametrize(("value", "meant"), [(1.0, "0.01"), (2, "0.02"), (50.0, "0.5")])
+def test_a_drop_in_points_is_taken_for_one(value, meant):
+    with pytest.raises(InputError, match=f"as a share below 1, where 0.01 is a point, got .*did you mean {meant}"):
+        with_drops().pick(top1_drop_measured=value)
+
+
+def test_what_is_maximised_cannot_be_minimised():
+    with pytest.raises(InputError, match="expected a cost to minimise, got accuracy, of which more is better"):
+        make_front().pick(minimize="accuracy")
+
+
+def test_rows_that_meet_limits():
+    front = make_front()
+    assert front.meets(maximum={"latency_ms": 40.0}, minimum={"accuracy": 0.8}).tolist() == [
+        False,
+        True,
+        True,
+        True,
+        False,
+    ]
+    assert front.meets().all()

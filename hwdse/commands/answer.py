@@ -53,6 +53,10 @@ def pick(
         if tables.full_precision.doubt:
             note(tables.full_precision.doubt)
         show_picks(run, [picked])
+        shown = {*tables.costs.values(), *tables.quality.columns}
+        for column in dict.fromkeys(front.column(name) for name in (*upper, *lower, minimize or "") if name):
+            if column not in shown:
+                CONSOLE.print(f"{column}: {picked[column]:.6g}", markup=False)
         CONSOLE.print(
             f"{written}: what export, verify, refine and finetune take, and hwdse report shows",
             markup=False,

@@ -15,6 +15,7 @@ from hwdse.commands.screen import CONSOLE
 from hwdse.evaluate import Evaluation, Evaluator, Interval, mean_interval, paired_interval
 from hwdse.progress import Progress
 from hwdse.quantize.fitted import Fitted
+from hwdse.report.words import PERCENT, split_column
 
 __all__ = ["before_and_after", "show_before_and_after"]
 
@@ -61,24 +62,36 @@ def _bounds(interval: Interval) -> dict[str, float]:
 
 def show_before_and_after(record: dict[str, Any], losses: tuple[float, float], *, of: str, how: str) -> None:
     """Print a record as a table, with the losses ``of`` some data that decided, and ``how`` it went."""
-    metric = record["metric"]
+    scale = 100.0 if record["metric"] in PERCENT else 1.0
+    words, _, _ = split_column(record["metric"])
+    units = (", %", ", points") if scale > 1 else ("", "")
     table = Table(title=f"{record['device']} {record['config_id']}", box=SIMPLE_HEAD)
-    for heading in ("", metric, "lost", f"{of} loss"):
+    for heading in ("", f"{words}{units[0]}", f"lost{units[1]}", f"{of} loss"):
         table.add_column(heading, justify="left" if not heading else "right")
     full, before, after = (record[name] for name in ("full_precision", "before", "after"))
-    table.add_row("full precision", _words(full), "", "")
+    table.add_row("full precision", _words(full, scale), "", "")
     for name, row, loss in (("before", before, losses[0]), ("after", after, losses[1])):
-        table.add_row(name, _words(row), f"{-row['gain']['mean']:.4f}", f"{loss:.4g}")
+        table.add_row(name, _words(row, scale), _number(-row["gain"]["mean"], scale), f"{loss:.4g}")
     CONSOLE.print(table)
     difference = record["difference"]
     CONSOLE.print(
-        f"after - before: {difference['mean']:+.4f} ({difference['low']:+.4f} to {difference['high']:+.4f}) on "
-        f"{record['samples']} samples; {how}",
+        f"after - before: {_signed(difference['mean'], scale)} ({_signed(difference['low'], scale)} to "
+        f"{_signed(difference['high'], scale)}){units[1].replace(',', '')} on {record['samples']} samples; {how}",
         markup=False,
         soft_wrap=True,
     )
 
 
-def _words(row: dict[str, Any]) -> str:
+def _words(row: dict[str, Any], scale: float) -> str:
     """Return a mean with its interval."""
-    return f"{row['mean']:.4f} ({row['low']:.4f} to {row['high']:.4f})"
+    return f"{_number(row['mean'], scale)} ({_number(row['low'], scale)} to {_number(row['high'], scale)})"
+
+
+def _number(value: float, scale: float) -> str:
+    """Return a value as text, shares in percent; what rounds to zero has no sign."""
+    return _signed(value, scale).removeprefix("+")
+
+
+def _signed(value: float, scale: float) -> str:
+    digits = 2 if scale > 1 else 4
+    return f"{round(scale * value, digits) + 0.0:+.{digits}f}"

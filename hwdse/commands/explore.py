@@ -155,9 +155,11 @@ def _show(study: Study, out: Path, picks: list[dict[str, Any]]) -> None:
             for sentence in problem.worth:
                 CONSOLE.print(sentence, markup=False)
     shared = ", ".join(f"{len(state.measured)} under {key}" for key, state in study.prepared.states.items())
+    earlier = f", {study.meter.earlier} of them before" if study.meter.earlier else ""
     apart = len({bits for state in study.prepared.states.values() for bits in state.measured})
     CONSOLE.print(
-        f"{study.meter.evaluations} evaluations in {study.meter.seconds:.0f} s ({shared}): {apart} configurations",
+        f"{study.meter.evaluations} evaluations{earlier}, measured in {study.meter.seconds:.0f} s ({shared}): {apart} "
+        "configurations",
         markup=False,
     )
     runnable = ", ".join(f"{name} {len(study.measured(name))}" for name in study.problems)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from hwdse.evaluate import METRICS, Evaluation
 from hwdse.evaluate.batches import check_batch
 from hwdse.evaluate.fingerprint import fingerprint_of_batches
 from hwdse.factories import call_factory
-from hwdse.files import check_folder, write_json
+from hwdse.files import check_folder, read_json, write_json
 from hwdse.quantize.finetune import Settings, Tuned, finetune
+from hwdse.quantize.fitted import Fitted
 
 __all__ = ["Options", "finetune_run"]
 
@@ -64,7 +65,7 @@ def finetune_run(run: Path, device: str | None, options: Options, *, as_json: bo
             f"{checkpoint.name}"
         )
     with watched() as progress:
-        restored = restore(chosen, options.experiment, progress)
+        restored, is_refined = _begun(chosen, restore(chosen, options.experiment, progress))
         network, config, evaluation = restored.network, restored.config, restored.inputs.evaluation
         settings = Settings(loss=options.loss or _loss_for(evaluation), **options.settings)
         batches = _batches(restored, options.data)
@@ -82,16 +83,27 @@ def finetune_run(run: Path, device: str | None, options: Options, *, as_json: bo
         )
         record = before_and_after(chosen, restored, tuned.fitted, progress)
     record |= _history(tuned, settings) | {"data": options.data or "calibration", "by": "finetune"}
-    if tuned.fitted is None:
-        chosen.tuned_weights.unlink(missing_ok=True)
-    else:
+    record |= {"from": "refine" if is_refined else "recipe"}
+    if tuned.fitted is not None:
         tuned.fitted.save(chosen.tuned_weights, restored.about)
-    write_json(chosen.tuned / "tuned.json", record)
+    elif not is_refined:
+        chosen.tuned_weights.unlink(missing_ok=True)
+    if tuned.fitted is not None or not is_refined:  # else the refined weights stay, with what was said of them
+        write_json(chosen.tuned / "tuned.json", record)
     checkpoint.unlink(missing_ok=True)
     if as_json:
         print_json(record)
     else:
         _show(chosen, record)
+
+
+def _begun(chosen: Chosen, restored: Restored) -> tuple[Restored, bool]:
+    """Return the network with the weights that ``hwdse refine`` found for the configuration, if it did."""
+    said = chosen.tuned / "tuned.json"
+    if not (chosen.tuned_weights.is_file() and said.is_file() and read_json(said).get("by") == "refine"):
+        return restored, False
+    refined = Fitted.load(chosen.tuned_weights, restored.about)
+    return replace(restored, network=restored.network.fitted(refined)), True
 
 
 def _loss_for(evaluation: Evaluation) -> str:
@@ -126,12 +138,14 @@ def _history(tuned: Tuned, settings: Settings) -> dict[str, Any]:
 def _show(chosen: Chosen, record: dict[str, Any]) -> None:
     """Print before and after beside full precision, and how it went."""
     losses = record["held_loss"][0][1], min(loss for _, loss in record["held_loss"])
+    begun = "from refined weights, " if record["from"] == "refine" else ""
     how = (
-        f"{record['ended']} after {record['steps']} steps in {record['seconds']:.0f} s, "
+        f"{begun}{record['ended']} after {record['steps']} steps in {record['seconds']:.0f} s, "
         f"{record['training_samples']} samples trained on, {record['held_samples']} held back"
     )
     show_before_and_after(record, losses, of="held-back", how=how)
     if record["improved"]:
         CONSOLE.print(f"tuned weights: {chosen.tuned_weights}", markup=False, soft_wrap=True)
     else:
-        CONSOLE.print("no improvement on the held-back samples: the configuration stays as it was", markup=False)
+        stays = "the refined weights stay" if record["from"] == "refine" else "the configuration stays as it was"
+        CONSOLE.print(f"no improvement on the held-back samples: {stays}", markup=False)

@@ -415,7 +415,9 @@ def _show(outcome: _Outcome, path: Path, seconds: float) -> None:
         table.add_row(f"{row['runtime']}: {row['shape']}" if several else row["shape"], *cells)
     CONSOLE.print(table)
     unstable = sum(not row.is_stable for row in outcome.rows)
-    note = f"{unstable} did not settle (layers marked with ~): measure again on a quieter machine" if unstable else ""
+    marked = sum(len(row["unstable"]) for row in rows)
+    which = f"{marked} of them layers, marked with ~" if marked else "none of them a layer"
+    note = f"{unstable} did not settle ({which}): measure again on a quieter machine" if unstable else ""
     empty = ", ".join(f"{us:.1f} us in {name}" for name, us in _overheads(outcome.rows).items())
     CONSOLE.print(f"\n{len(outcome.rows)} measurements in {seconds:.1f} s; {note or 'all settled'}", markup=False)
     CONSOLE.print(f"Subtracted: an empty call ({empty}) and changes of layout at a layer's ends", markup=False)

@@ -30,7 +30,7 @@ def unpriced(graph: LayerGraph, profile: HardwareProfile, candidates: Sequence[P
     """
     if not profile.has_boundaries:
         return ()
-    advice = f"they are predicted to take no time on {profile.name}; measure it again with this network"
+    advice = f"they are predicted to take no time on {profile.name}; measure it with this network, if that was not done"
     sentences = []
     names = [name for node in graph.nodes for name in (node.operator, node.activation) if name is not None]
     missing = Counter(name for name in names if "fp32" not in profile.node_times(name))

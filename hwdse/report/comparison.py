@@ -119,11 +119,12 @@ class Choice:
             table.add_column("Price\nUSD", justify="right", no_wrap=True)
         table.add_column(heading(tables.quality.column), justify="right")
         table.add_column(drop_heading(tables), justify="right", no_wrap=True)
-        for column in tables.costs.values():
+        costs = list(dict.fromkeys([*tables.costs.values(), *([] if self.by == PRICE else [self.by])]))
+        for column in costs:
             table.add_column(heading(column), justify="right")
         for place, (name, row) in enumerate(self.rows.items(), start=1):
             price = [f"{prices[name]:g}" if name in prices else "none"] if prices else []
-            cells = [number(row[column]) for column in tables.costs.values()]
+            cells = [number(row[column]) for column in costs]
             values = plain(tables, tables.results[name], row)
             table.add_row(str(place), name, *price, *quality_cells(tables, values), *cells)
         unpriced = [name for name in self.rows if name not in prices] if prices else []

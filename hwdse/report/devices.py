@@ -62,7 +62,8 @@ def draw_devices(tables: RunTables, *, width: float = DOUBLE_INCHES) -> Drawing:
     columns = ceil(len(devices) / rows)
     strip = 0.35 + 0.13 * len(present)
     stacked = is_single and tables.cost_like("size") is not None
-    heights = (1.7 * rows, 2.2 * (1 + stacked), 1.8 + strip)
+    # A page has room for 9 inches.
+    heights = (1.5 * rows, 1.45 * (1 + stacked), 1.5 + strip) if is_single else (1.7 * rows, 2.2, 1.8 + strip)
     handles = {device.device: _handle(tables, device.device) for device in present}
     if tables.reference is not None and shows_reference(tables, window):
         words = f"full precision ({quality_text(tables.quality.name, tables.reference)})"

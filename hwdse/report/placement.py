@@ -19,6 +19,9 @@ MARKER_PT, LABELLED_PT = 2.5, 4.5
 LINE_PT = 0.6
 LEADER_FROM_PT = 13.0
 LEADER_COST = 10.0
+UNMISTAKEN = 2.0
+"""How many times as far another labelled point must be from a label as its own."""
+
 COVERED_COST = 3.0
 OUTSIDE_COST = 20.0
 LABEL_WEIGHT = 4
@@ -51,7 +54,8 @@ def place_labels(
     lines
         ``(n, 4)`` level or upright lines ``x0, y0, x1, y1`` in data coordinates that no label should cross.
 
-    Positions around a point are tried from near to far; a label that had to go far gets a thin line to its point.
+    Positions around a point are tried from near to far. A label that had to go far, or stands about as near to another
+    labelled point as to its own, gets a thin line to its point.
     """
     canvas = axes.figure.canvas
     assert isinstance(canvas, FigureCanvasAgg)
@@ -65,7 +69,8 @@ def place_labels(
             arrowprops=LEADER, bbox=GROUND, zorder=8,
         )  # fmt: skip
         annotation.set_in_layout(False)
-        box = _settle(annotation, renderer, taken)
+        others = axes.transData.transform(labelled[(labelled != (x, y)).any(axis=1)])
+        box = _settle(annotation, renderer, taken, others)
         taken = np.vstack([taken, *[box] * LABEL_WEIGHT])
         placed.append(annotation)
     return placed
@@ -97,19 +102,36 @@ def shared_area(box: NDArray[np.float64], boxes: Boxes) -> NDArray[np.float64]:
     return np.asarray(np.clip(sides, 0.0, None).prod(axis=1))
 
 
-def _settle(annotation: Annotation, renderer: RendererAgg, taken: Boxes) -> NDArray[np.float64]:
-    """Move a label to where distance and overlap, in square points, are least together; return its box in pixels."""
+def distances(box: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how far each of ``points (n, 2)`` is from a box, ``(n,)``; 0 inside.
+
+    >>> distances(np.array([0.0, 0.0, 2.0, 1.0]), np.array([[1.0, 0.5], [5.0, 5.0]])).tolist()
+    [0.0, 5.0]
+    """
+    away: NDArray[np.float64] = np.hypot(*np.maximum(np.maximum(box[:2] - points, points - box[2:]), 0.0).T)
+    return away
+
+
+def _settle(
+    annotation: Annotation, renderer: RendererAgg, taken: Boxes, others: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Move a label to where distance and overlap, in square points, are least together; return its box in pixels.
+
+    ``others (n, 2)`` are the other points with labels, in pixels.
+    """
     assert annotation.axes is not None
     frame, square_point = np.array([annotation.axes.get_window_extent().extents]), (renderer.dpi / 72.0) ** 2
-    costs = {}
+    costs, leads = {}, {}
     for distance, (right, up) in product(DISTANCES_PT, DIRECTIONS):
         box = _move(annotation, renderer, distance * right, distance * up)
         outside = float((box[2:] - box[:2]).prod()) - shared_area(box, frame)[0]
         covered = (OUTSIDE_COST * outside + COVERED_COST * shared_area(box, taken).sum()) / square_point
-        costs[distance, right, up] = covered + distance + LEADER_COST * (distance >= LEADER_FROM_PT)
-    distance, right, up = min(costs, key=costs.__getitem__)
+        nearest = float(distances(box, others).min(initial=np.inf)) * 72.0 / renderer.dpi
+        leads[distance, right, up] = distance >= LEADER_FROM_PT or nearest < UNMISTAKEN * distance
+        costs[distance, right, up] = covered + distance + LEADER_COST * leads[distance, right, up]
+    distance, right, up = best = min(costs, key=costs.__getitem__)
     assert annotation.arrow_patch is not None
-    annotation.arrow_patch.set_visible(distance >= LEADER_FROM_PT)
+    annotation.arrow_patch.set_visible(leads[best])
     return _move(annotation, renderer, distance * right, distance * up)
 
 

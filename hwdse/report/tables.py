@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, ValidationError
 from hwdse.errors import RunFolderError
 from hwdse.files import inside, read_json
 from hwdse.report.reading import read_table
-from hwdse.report.words import PERCENT, axis_label, split_column
+from hwdse.report.words import PERCENT, axis_label, drop_text, split_column
 
 Floats = NDArray[np.float64]
 
@@ -436,17 +436,17 @@ def _check_bits(table: pd.DataFrame, layers: int, path: Path) -> None:
         )
 
 
-def _read_pick(path: Path, measured: pd.DataFrame) -> tuple[str | None, str]:
+def _read_pick(path: Path, measured: pd.DataFrame, quality: Quality) -> tuple[str | None, str]:
     """Return the picked configuration and within what it was asked for, in words."""
     if not path.exists():
         return None, ""
     pick = read_json(path)
     if str(pick.get("config_id")) not in set(measured["config_id"]):
         raise RunFolderError(f"expected the config_id of a measured configuration in {path}, got none; pick again")
-    return str(pick["config_id"]), _asked_words(pick.get("asked"), path)
+    return str(pick["config_id"]), _asked_words(pick.get("asked"), path, quality)
 
 
-def _asked_words(asked: object, path: Path) -> str:
+def _asked_words(asked: object, path: Path, quality: Quality) -> str:
     """Return what somebody asked a pick to be, in words; empty where nobody did."""
     if asked is None:
         return ""
@@ -454,7 +454,10 @@ def _asked_words(asked: object, path: Path) -> str:
         limits = _Limits.model_validate(asked)
     except ValidationError as error:
         raise RunFolderError(f"expected limits under asked in {path}, got a fault; pick again") from error
-    words = [f"{name} at most {value:.6g}" for name, value in limits.maximum.items()]
+    words = [
+        f"a drop of at most {drop_text(quality.name, value)}" if name == quality.drop else f"{name} at most {value:.6g}"
+        for name, value in limits.maximum.items()
+    ]
     words += [f"{name} at least {value:.6g}" for name, value in limits.minimum.items()]
     words += [f"lowest {limits.minimize}"] if limits.minimize else []
     return ", ".join(words) or "the knee of the front"
@@ -540,7 +543,7 @@ def _read_device(
         )
     _check_bits(front, layers, folder / "front.csv")
     _check_bits(measured, layers, folder / "measured.csv")
-    pick, asked = _read_pick(folder / "pick.json", measured)
+    pick, asked = _read_pick(folder / "pick.json", measured, quality)
     return DeviceTables(
         device=device,
         front=front,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from math import floor, log10
 
 from hwdse.front import SHARES
-from hwdse.units import UNITS
+from hwdse.units import TIERS, UNITS
 
 __all__ = [
     "PERCENT",
@@ -36,7 +36,6 @@ WORDS = {
     "top5": "Top-5 accuracy",
 }
 UNIT_OF_QUALITY = {"jsd": "nats", "kl": "nats"} | dict.fromkeys(PERCENT, "%")
-TIERS = ("predicted", "measured")
 
 
 def split_column(column: str) -> tuple[str, str, str]:

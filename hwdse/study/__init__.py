@@ -232,6 +232,8 @@ def explore(
     if fleet < 0:
         raise InputError(f"expected 0 fleet levels or more, got {fleet}")
     folder = RunFolder(out, resume=resume) if out is not None else None
+    if resume and folder is not None and not folder.is_resumed:
+        progress.warn(f"expected a run in {out} to go on with, got none; a new one begins")
     question = Question.of(
         objectives, precisions=precisions, fixed=fixed or {}, recipe=recipe or DEFAULT_RECIPE, seed=seed, loss=loss
     )

@@ -76,11 +76,13 @@ class Meter:
     ----------
     begun, evaluations
         How many evaluations were begun, and how many of them are finished.
+    earlier
+        How many of these were finished in earlier sessions.
     """
 
     def __init__(self, budget: Budget, clock: Callable[[], float], *, workers: int = 1) -> None:
         self.budget = budget
-        self.evaluations = 0
+        self.evaluations = self.earlier = 0
         self.begun = 0
         self._clock, self._workers = clock, workers
         self._started = clock()
@@ -97,6 +99,7 @@ class Meter:
         self.evaluations += 1
         self._longest_seconds = max(self._longest_seconds, seconds)
         if is_earlier:
+            self.earlier += 1
             self._earlier_seconds += seconds / self._workers
 
     def stop(self) -> None:

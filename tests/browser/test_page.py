@@ -395,3 +395,11 @@ def test_one_point_and_divergences_have_a_page(open_page, tmp_path, quality):
     page.click("#show-all")
     settle(page)
     assert page.is_visible("#bits-chart .main-svg >> nth=0")
+
+
+def test_numbers_are_rounded_as_in_the_terminal(still):
+    """Halves that are exact go to the even digit, as in Python."""
+    values = [86.625, 86.375, -0.625, 0.125, 2.5, 1.005, 0.5, 1e-3, 4.0450000000000001]
+    for digits in (0, 2, 3):
+        found = still.evaluate("([values, digits]) => values.map((v) => fixed(v, digits))", [values, digits])
+        assert found == [f"{value:.{digits}f}" for value in values]

@@ -233,7 +233,7 @@ def test_figures_of_one_column_lie_beside_those_of_two(cli, run):
 def test_what_explore_says_is_on_the_right_stream(finished):
     run, answer = finished
     assert "measure" in answer.err
-    assert "16 evaluations in" in answer.out
+    assert "16 evaluations, measured in" in answer.out
     assert f"run folder: {run}" in answer.out
     assert "━" not in answer.out.replace("─", "")
     assert "error" not in answer.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.metadata import version
 
 import pytest
 
@@ -29,6 +30,10 @@ FILE = {
     "no version, and more": (
         [("schema_version = 1\n", ""), ("[objectives]\n" + MINIMIZE, "")],
         r"2 faults:.*schema_version: expected 1, .*objectives: expected a table",
+    ),
+    "drop in points": (
+        [("[budget]", "[pick]\nmax_drop = 1\n[budget]")],
+        r"pick\.max_drop: expected a share below 1, where 0\.01 is a point, got 1; did you mean 0\.01\?",
     ),
     "precisions without a list": (
         [('precisions = ["W2A8", "W4A4", "W8A8"]', 'precisions = "W8A8"')],
@@ -178,3 +183,30 @@ def test_explore_says_what_is_wrong_and_writes_nothing(name, cli, experiment, tm
     assert answer.code == 2
     assert answer.out == ""
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        (["explore"], "Missing argument 'experiment'; hwdse explore --help lists what there is"),
+        (["pick", "run", "--foo"], "No such option: --foo; hwdse pick --help lists what there is"),
+        (["nothing"], "No such command 'nothing'; hwdse --help lists what there is"),
+    ],
+)
+def test_a_wrong_line_is_one_sentence(cli, line, sentence):
+    answer = cli(*line)
+    assert answer.code == 2
+    assert answer.err.lower() == f"error: {sentence}\n".lower()  # spelt in capitals or not, by the library's version
+
+
+def test_the_version_is_that_of_the_package(cli):
+    assert cli("--version").out == f"hwdse {version('hwdse')}\n"
+    assert cli().code == 2
+    assert cli().out.startswith("Usage: hwdse")
+
+
+def test_a_file_is_no_run_folder(cli, experiment):
+    path = experiment()
+    answer = cli("report", path)
+    assert answer.code == 2
+    assert f"expected a run folder with resolved.json, got the file {path}; name another folder" in answer.error

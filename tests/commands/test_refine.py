@@ -130,6 +130,37 @@ def test_refined_weights_are_exported_and_verified(cli, run, mixed, tmp_path, be
     assert found["top1_simulated"] == pytest.approx(said["after"]["mean"])
 
 
+@pytest.mark.usefixtures("better")
+@pytest.mark.parametrize("rate", [0.02, 0.0])
+def test_tuning_goes_on_from_refined_weights(cli, run, mixed, rate):
+    chosen = ("--device", "desk", "--config", mixed)
+    refined = json.loads(cli("refine", run, *chosen, "--json").out)
+    kept = (run / "desk" / "tuned" / mixed / "weights.npz").read_bytes()
+    options = (
+        "--passes",
+        4,
+        "--batch",
+        16,
+        "--weight-rate",
+        rate,
+        "--activations",
+        "kept" if rate == 0.0 else "learned",
+    )
+
+    answer = cli("finetune", run, *chosen, *options, "--json")
+
+    assert answer.code == 0, answer.err
+    said = json.loads(answer.out)
+    assert said["from"] == "refine"
+    assert said["before"]["mean"] == pytest.approx(refined["after"]["mean"])
+    path = run / "desk" / "tuned" / mixed / "weights.npz"
+    assert (path.read_bytes() != kept) == said["improved"]
+    written = json.loads((path.parent / "tuned.json").read_text())
+    assert written["by"] == ("finetune" if said["improved"] else "refine")
+    again = json.loads(cli("finetune", run, *chosen, *options, "--json").out)
+    assert again["from"] == ("recipe" if said["improved"] else "refine")  # a tuned start is none
+
+
 @pytest.mark.usefixtures("worse")
 def test_no_less_harm_leaves_the_configuration_as_it_was(cli, run, mixed, tmp_path):
     chosen = ("--device", "desk", "--config", mixed)

@@ -10,7 +10,7 @@ from hwdse.hardware import load_profile, parse_profile
 from tests import networks
 
 CANDIDATES = [Precision.parse(text) for text in ("fp32", "W8A8", "W4A8")]
-ADVICE = "they are predicted to take no time on processor; measure it again with this network"
+ADVICE = "they are predicted to take no time on processor; measure it with this network, if that was not done"
 
 
 def test_nothing_is_missing(processor: dict[str, Any]) -> None:

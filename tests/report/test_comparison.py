@@ -189,3 +189,11 @@ def test_unusual_runs_are_compared_and_drawn(write_run, case, tmp_path):
     assert {c for c in tables.costs.values() if f"compare-ranking-{c}." in captions} == predicted & {
         *tables.costs.values()
     }
+
+
+def test_what_devices_are_ranked_by_is_shown(write_run):
+    tables = RunTables.load(write_run(minimize=("latency_ms", "size_kib")))
+    choice = choose_devices(tables, Asked())
+    if choice.by == ENERGY:  # known, though no objective
+        assert "Energy" in printed(choice.table())
+    assert choice.table().columns[-1].header.startswith("Energy" if choice.by == ENERGY else "Size")

@@ -69,3 +69,13 @@ def test_what_is_said_about_the_calibration_is_said_once_and_kept(start, tiny, t
     for place in (1, 2):
         assert [name for name in stages if name.startswith("weights in ") and name.endswith(f" (scheme {place}/2)")]
     assert len(stages) == len(set(stages))
+
+
+def test_going_on_with_a_run_that_is_not_there_is_said(start, tmp_path):
+    listener = Listener()
+    start(devices=["mpic"], evaluations=2, out=tmp_path / "new", resume=True, progress=listener)
+    assert f"expected a run in {tmp_path / 'new'} to go on with, got none; a new one begins" in listener.sentences
+    listener = Listener()
+    again = start(devices=["mpic"], evaluations=3, out=tmp_path / "new", resume=True, progress=listener)
+    assert not [text for text in listener.sentences if "to go on with" in text]
+    assert (again.meter.evaluations, again.meter.earlier) == (3, 2)

@@ -39,10 +39,10 @@ function limitsOf(device) {
 const isSet = (limit) => limit.place < limit.stops.length - 1;
 const bound = (limit) => limit.stops[limit.place];
 
-/** The shortest number that limits as `bound` does: at least that, and less than the next value that was found. */
+/** A number of three digits, or more, that limits as `bound` does: at least that, and less than the next that was found. */
 function roundBound(limit) {
   const [low, next] = [bound(limit), limit.stops[limit.place + 1]];
-  for (let digits = 1; digits < 17; digits++) {
+  for (let digits = 3; digits < 17; digits++) {
     const unit = 10 ** (Math.floor(Math.log10(Math.abs(low) || 1)) + 1 - digits);
     const near = Number((Math.ceil(low / unit) * unit).toPrecision(digits));
     if (near >= low && near < next) return near;

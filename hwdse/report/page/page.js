@@ -145,7 +145,7 @@ function showLegend() {
     near && [key(device.symbol, { ...line, stroke: colours.accent }), `within noise of the front (${near})`],
     others && [key("M3 3l8 8M11 3l-8 8", { ...line, stroke: colours.muted }), `measured, off the front (${others})`],
     device.cloud[x.column].length && [key("M7 5a2 2 0 1 0 .01 0z", { fill: colours.faint }), `predicted (${device.cloud[x.column].length})`],
-    device.measured.uniform.some(Boolean) && [key("diamond", { ...line, stroke: colours.ink }), "one precision everywhere"],
+    device.measured.uniform.some(Boolean) && [key("diamond", { ...line, stroke: colours.ink }), "one precision, where it runs"],
     device.pick !== null && [key("circle", { ...line, stroke: colours.ink, "stroke-width": "2" }), "the run's pick"],
     [key("circle", { ...line, stroke: colours.accent }), "best within the limits"],
     [key(device.symbol, { fill: colours.ink }), "chosen"],
@@ -203,7 +203,7 @@ function showNumbers() {
   const rows = [];
   const add = (words, text, small) => rows.push(el("tr", {}, el("th", { scope: "row", textContent: words }), el("td", {}, text, small ? el("small", { textContent: small }) : "")));
   const ends = (column) => [`${column}_low`, `${column}_high`].map((name) => columns[name][selected]);
-  const bare = (v) => (QUALITY.factor > 1 ? (QUALITY.factor * v).toFixed(2) : number(v)).replace("-", "−");
+  const bare = (v) => (QUALITY.factor > 1 ? fixed(QUALITY.factor * v, 2) : number(v)).replace("-", "−");
   const sign = columns[DATA.drop][selected] < 0 ? "−" : "";
   add(QUALITY.words, withUnit(QUALITY, columns[DATA.quality][selected]), `95 %: ${ends(DATA.quality).map(bare).join(" to ")}`);
   add("Drop from full precision", sign + difference(QUALITY, columns[DATA.drop][selected]), `95 %, paired: ${ends(DATA.drop).map(bare).join(" to ")}`);
