@@ -127,7 +127,7 @@ def _draw_multiples(
         else:
             _draw_front(axes, tables, device, device.front[tables.main_cost], intervals=True)
             _limit(axes, tables, [_drawn(tables, device, device.front[tables.main_cost], window)], window, ticks=3)
-    figure.supylabel(tables.quality.label, fontsize=7)
+    figure.supylabel(_quality_label(tables, figure), fontsize=7)
 
 
 def _draw_overlays(
@@ -142,7 +142,7 @@ def _draw_overlays(
     cost, _, tier = split_column(tables.main_cost)
     panels[0].set_xlabel(f"{cost} relative to {' or '.join(words)}" + (f" ({tier})" if tier else ""))
     for axes in panels if stacked else panels[:1]:
-        axes.set_ylabel(tables.quality.label)
+        axes.set_ylabel(_quality_label(tables, figure))
     columns = [{name: values for name, (values, _) in relative.items()}]
     if size:
         columns.append({device.device: device.front[size] for device in present})
@@ -167,7 +167,7 @@ def _draw_together(
     if window.log:
         set_log(above, "y")
     above.set_ylim(tables.quality.factor * window.worst, tables.quality.factor * window.best)
-    above.set_ylabel(tables.quality.label)
+    above.set_ylabel(_quality_label(tables, figure))
     shown = [_drawn(tables, device, device.front[main], window) for device in present]
     middles = np.array([float(np.exp(np.log(cost).mean())) for cost in shown])
     known = [_widest(device, main) for device in present]
@@ -184,6 +184,12 @@ def _draw_together(
     words = "bars: 90 % interval of the prediction around the middle of each front"
     most = int(TITLE_CHARACTERS_PER_INCH * 0.8 * figure.figure.get_figwidth())
     below.set_xlabel("\n".join([axis_label(main), *textwrap.wrap(words, most)]))
+
+
+def _quality_label(tables: RunTables, figure: SubFigure) -> str:
+    """Return the words for an axis of quality, on two lines where panels are low."""
+    label = tables.quality.label
+    return label.replace(" (", "\n(", 1) if figure.figure.get_figwidth() <= SINGLE_INCHES else label
 
 
 def _drawn(tables: RunTables, device: DeviceTables, cost: pd.Series, window: Window) -> pd.Series:

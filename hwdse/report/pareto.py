@@ -301,7 +301,7 @@ def _legend(figure: Figure, tables: RunTables, device: DeviceTables, columns: in
     if cloud:
         handles[f"predicted (n = {cloud})"] = Line2D([], [], ls="", marker=".", markersize=4, color="#BBBBBB")
     if (device.measured["uniform"] != "").any():
-        handles["one precision, where it runs"] = Line2D(
+        handles["uniform, where it runs"] = Line2D(
             [], [], ls="", marker="D", markersize=4.2, mfc="none", mec=INK, mew=0.8
         )
     if device.pick is not None:
