@@ -119,7 +119,7 @@ class Verification:
         held = "it holds" if not failures else f"it does not hold ({failures} finding{'s' if failures > 1 else ''})"
         return (
             f"ONNX Runtime against the simulation on {agreement.samples} samples: {agreement.codes} codes differ by at "
-            f"most {agreement.largest_lsb}, outputs by {agreement.relative:.1e} of the largest, {self.metric} by "
+            f"most {agreement.largest_lsb}, outputs by {agreement.relative:.2e} of the largest, {self.metric} by "
             f"{abs(self.drop.mean):.2g}; {held}"
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -44,6 +44,7 @@ __all__ = [
 ]
 
 DEFAULT_PRECISIONS = ("W2A8", "W4A4", "W4A8", "W8A8")
+_NAMED = 4
 
 
 @dataclass(frozen=True)
@@ -315,10 +316,27 @@ def _problems(
             loss=question.loss,
         )
         problems[profile.name] = problem
-        for sentence in problem.warnings:
+        for sentence in (*problem.warnings, *_bound(problem, question)):
             progress.warn(sentence)
         progress.advance()
     return problems
+
+
+def _bound(problem: DeviceProblem, question: Question) -> Iterator[str]:
+    """Yield a sentence for every precision that is a group's only one, though others were asked for."""
+    space, held = problem.space, set(question.fixed)
+    if len(space.candidates) < 2:
+        return
+    found: dict[Precision, list[str]] = {}
+    for group, allowed in zip(space.groups, space.allowed, strict=True):
+        if allowed.sum() == 1 and not held & {group.name, *group.layers}:
+            found.setdefault(space.candidates[int(allowed.argmax())], []).append(group.name)
+    for precision, names in found.items():
+        listed = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+        yield (
+            f"{problem.profile.name} has no other precision than {precision}, of those asked for, for {len(names)} of "
+            f"{len(space.groups)} groups of layers ({listed})"
+        )
 
 
 def check_same_network(model: nn.Module, captured: Capture) -> None:

@@ -106,7 +106,7 @@ def test_what_holds_is_verified(cli, run, beside):
     agreement = said["agreement"]
     assert said["verdict"] == (
         f"ONNX Runtime against the simulation on 96 samples: {agreement['codes']} codes differ by at most "
-        f"{agreement['largest_lsb']}, outputs by {agreement['relative']:.1e} of the largest, top1 by "
+        f"{agreement['largest_lsb']}, outputs by {agreement['relative']:.2e} of the largest, top1 by "
         f"{abs(said['top1_difference']):.2g}; it holds"
     )
     for word in ("codes", "layers as requested", "latency (ms), batch of 1", "size (KiB), file", "top1"):

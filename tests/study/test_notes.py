@@ -79,3 +79,20 @@ def test_going_on_with_a_run_that_is_not_there_is_said(start, tmp_path):
     again = start(devices=["mpic"], evaluations=3, out=tmp_path / "new", resume=True, progress=listener)
     assert not [text for text in listener.sentences if "to go on with" in text]
     assert (again.meter.evaluations, again.meter.earlier) == (3, 2)
+
+
+def test_groups_without_a_choice_are_said(start, tiny_problem):
+    raw = load_profile("mpic").spec.model_dump(mode="json", exclude_none=True, by_alias=True)
+    classes = {layer.op_class for layer in tiny_problem.graph.layers}
+    bound = sorted(classes)[0]
+    for rate in raw["rates"]:
+        if not rate["weights"] == rate["activations"] == "int8":
+            rate["op_classes"] = sorted(classes - {bound})
+    listener = Listener()
+    problem = start(devices=[parse_profile(raw)], evaluations=2, progress=listener).problems["mpic"]
+    (sentence,) = [text for text in listener.sentences if "has no other precision than" in text]
+    names = [
+        group.name for group, row in zip(problem.space.groups, problem.space.allowed, strict=True) if row.sum() == 1
+    ]
+    assert sentence.startswith("mpic has no other precision than W8A8, of those asked for, for ")
+    assert f"for {len(names)} of {len(problem.space.groups)} groups of layers ({', '.join(names[:4])}" in sentence
