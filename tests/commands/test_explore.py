@@ -108,7 +108,7 @@ def test_a_profile_may_stand_beside_the_experiment(cli, experiment, tmp_path):
 def test_no_time_for_a_single_evaluation_is_said(cli, experiment, tmp_path):
     answer = cli("explore", experiment(), "--out", tmp_path / "run", "--budget-seconds", "0.001")
     assert answer.code == 0
-    assert "0 evaluations in" in answer.out
+    assert "0 evaluations, measured in" in answer.out
     picked = cli("pick", tmp_path / "run", "--device", "mpic")
     assert picked.code == 3
     assert "no configuration was measured" in picked.error

@@ -36,7 +36,8 @@ def test_weights_are_found_once_per_scheme_and_format_before_anything_is_measure
 
     assert len(rebuilt) == len(set(rebuilt))
     assert {name for name, _ in rebuilt} == set(study.prepared.states)
-    told = [stage.removeprefix("weights in ").split(", ") for stage in listener.stages if stage.startswith("weights")]
+    stages = [stage.split(" (scheme ")[0] for stage in listener.stages if stage.startswith("weights")]
+    told = [stage.removeprefix("weights in ").split(", ") for stage in stages]
     assert {name for names in told for name in names} == {name for _, name in rebuilt}
     assert study.prepared.identity.recipe == "gram.w-minmax.a-mse"
     assert len(study.measured("mpic"))
