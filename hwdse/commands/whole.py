@@ -25,6 +25,7 @@ from hwdse.graph import LayerGraph
 from hwdse.hardware import HardwareProfile
 from hwdse.hardware.measure.session import bound_call, open_session
 from hwdse.hardware.measure.timing import Call, Harness
+from hwdse.parts import parts
 from hwdse.progress import Progress
 from hwdse.quantize.network import QuantizedNetwork
 
@@ -180,9 +181,9 @@ def fit_whole(
     chosen = [[precisions[gene] for gene in row] for row in genes]
     progress.start("whole networks", len(chosen))
     measured_ms: list[float] = []
-    for start in range(0, len(chosen), AT_ONCE):
+    for some in parts(chosen, AT_ONCE):
         calls = []
-        for own in chosen[start : start + AT_ONCE]:
+        for own in some:
             calls.append(network.call(own, threads=threads))
             progress.advance()
         measured_ms += [timing.minimum_us * 1e-3 for timing in harness.time(calls)]

@@ -115,8 +115,9 @@ class HardwareProfile:
         seen = {"fitted": "that the fit saw", "unfitted": "that nothing was fitted to"}.get(
             accuracy.basis, "each predicted from the others"
         )
-        counts = ((accuracy.rows.value, "published latenc", "y", "ies"), (accuracy.networks.value, "network", "", "s"))
-        counted = " of ".join(f"{count} {noun}{one if count == 1 else many}" for count, noun, one, many in counts)
+        latencies = "published latency" if accuracy.rows.value == 1 else "published latencies"
+        networks = "network" if accuracy.networks.value == 1 else "networks"
+        counted = f"{accuracy.rows.value} {latencies} of {accuracy.networks.value} {networks}"
         closer = "" if self.has_measured_table else "where it could be checked it is closer, "
         return f"{closer}{interval}, from {counted} {seen}"
 

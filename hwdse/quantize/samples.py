@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from hwdse.errors import InputError
+from hwdse.parts import parts
 from hwdse.quantize.batch import tensors_of
 from hwdse.quantize.network import QuantizedNetwork, Setting
 from hwdse.quantize.student import first_tensor
@@ -101,13 +102,13 @@ class Samples:
     def shuffled(self, size: int, *, seed: int) -> Iterator[list[Piece]]:
         """Yield all samples in a random order, ``size`` at a time: joined where they have one shape."""
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed)).tolist()
-        for start in range(0, len(order), size):
-            yield self._joined([self.pieces[i] for i in order[start : start + size]])
+        for some in parts(order, size):
+            yield self._joined([self.pieces[i] for i in some])
 
     def whole(self, size: int) -> Iterator[list[Piece]]:
         """Yield all samples in order, ``size`` at a time."""
-        for start in range(0, len(self), size):
-            yield self._joined(self.pieces[start : start + size])
+        for some in parts(self.pieces, size):
+            yield self._joined(some)
 
     def _joined(self, pieces: Sequence[Piece]) -> list[Piece]:
         if not self.can_join:

@@ -30,7 +30,7 @@ from hwdse.report.drawing import (
 from hwdse.report.pareto import Window, draw_reference, shows_reference, staircase, window_of
 from hwdse.report.ranking import NO_INTERVAL, draw_intervals, factor_taken, thin_ticks
 from hwdse.report.tables import DeviceTables, RunTables
-from hwdse.report.words import axis_label, quality_text, split_column
+from hwdse.report.words import axis_label, on_two_lines, quality_text, split_column
 
 __all__ = ["draw_devices", "relative_cost"]
 
@@ -189,7 +189,7 @@ def _draw_together(
 def _quality_label(tables: RunTables, figure: SubFigure) -> str:
     """Return the words for an axis of quality, on two lines where panels are low."""
     label = tables.quality.label
-    return label.replace(" (", "\n(", 1) if figure.figure.get_figwidth() <= SINGLE_INCHES else label
+    return on_two_lines(label) if figure.figure.get_figwidth() <= SINGLE_INCHES else label
 
 
 def _drawn(tables: RunTables, device: DeviceTables, cost: pd.Series, window: Window) -> pd.Series:

@@ -25,7 +25,7 @@ from hwdse.report.drawing import (
 )
 from hwdse.report.pareto import Window, hidden_note, window_of
 from hwdse.report.tables import DeviceTables, RunTables
-from hwdse.report.words import axis_label
+from hwdse.report.words import axis_label, on_two_lines
 
 __all__ = ["draw_scatter"]
 
@@ -63,10 +63,10 @@ def draw_scatter(tables: RunTables, name: str, *, width: float = DOUBLE_INCHES) 
                 _draw_pair(grid[row, place], tables, device, columns[place], columns[row + 1])
     for place in range(count):
         _fit(grid[-1, place], "x", table[columns[place]], ticks=2 if is_single else 4)
-        grid[-1, place].set_xlabel(_label(columns[place]))
+        grid[-1, place].set_xlabel(on_two_lines(axis_label(columns[place])))
         if place < count - 1:
             _fit(grid[place, 0], "y", table[columns[place + 1]], ticks=3 if is_single else 4)
-        grid[place, 0].set_ylabel(_label(columns[place + 1]))
+        grid[place, 0].set_ylabel(on_two_lines(axis_label(columns[place + 1])))
     window = window_of(tables, device.front, device.measured)
     for axes in grid[-1]:
         if window.log:
@@ -81,11 +81,6 @@ def draw_scatter(tables: RunTables, name: str, *, width: float = DOUBLE_INCHES) 
     head(figure, title)
     _legend(figure, tables, device)
     return Drawing(file_name, figure, table, _caption(tables, device, window))
-
-
-def _label(column: str) -> str:
-    """Return the words for an axis with unit and tier on a line of their own, as panels are narrow."""
-    return axis_label(column).replace(" (", "\n(", 1)
 
 
 def _shown(tables: RunTables, values: pd.Series, column: str) -> pd.Series:

@@ -16,6 +16,7 @@ __all__ = [
     "elide",
     "lower_first",
     "number",
+    "on_two_lines",
     "precision_counts",
     "quality_text",
     "span_text",
@@ -53,6 +54,16 @@ def split_column(column: str) -> tuple[str, str, str]:
     unit = UNITS[parts.pop()] if len(parts) > 1 and parts[-1] in UNITS else ""
     stem = " ".join(parts)
     return WORDS.get(stem, stem[:1].upper() + stem[1:]), unit or UNIT_OF_QUALITY.get(stem, ""), tier
+
+
+def on_two_lines(label: str) -> str:
+    """Return an axis label with unit and tier on a line of their own, for panels that are small.
+
+    >>> print(on_two_lines("Latency (ms, predicted)"))
+    Latency
+    (ms, predicted)
+    """
+    return label.replace(" (", "\n(", 1)
 
 
 def axis_label(column: str) -> str:
